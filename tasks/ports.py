@@ -1,0 +1,84 @@
+"""What the core needs from outside, as protocols, with in-process and null versions for tests and small work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class ShardMap(Protocol):
+    """Runs one function over many shards, somewhere. The function and its items must be picklable by reference."""
+
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        name: str,
+        on_done: Callable[[int, R], None] | None = None,
+    ) -> list[R]:
+        """Results in the order of `items`. `on_done(index, result)` is called in the caller as shards complete.
+
+        Raises the first shard's error as `ShardError`, after no further shard has been started.
+        """
+        ...
+
+
+class ShardError(RuntimeError):
+    """A shard failed: which one, in which stage, and why."""
+
+    def __init__(self, stage: str, shard: int, cause: str) -> None:
+        super().__init__(f"stage {stage!r}, shard {shard}: {cause}")
+        self.stage, self.shard, self.cause = stage, shard, cause
+
+    def __reduce__(self) -> tuple[type[ShardError], tuple[str, int, str]]:
+        return ShardError, (self.stage, self.shard, self.cause)
+
+
+class InProcessMap:
+    """`ShardMap` without any engine: one shard after the other, here."""
+
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        name: str,
+        on_done: Callable[[int, R], None] | None = None,
+    ) -> list[R]:
+        results: list[R] = []
+        for index, item in enumerate(items):
+            try:
+                result = function(item)
+            except Exception as error:
+                raise ShardError(name, index, f"{type(error).__name__}: {error}") from error
+            results.append(result)
+            if on_done is not None:
+                on_done(index, result)
+        return results
+
+
+class Tracker(Protocol):
+    """One tracked run. Every method may be called from the driver only."""
+
+    @property
+    def run_id(self) -> str: ...
+    def parameters(self, values: Mapping[str, Any]) -> None: ...
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
+    def tags(self, values: Mapping[str, str]) -> None: ...
+    def artifact(self, path: Path, folder: str = "") -> None: ...
+
+
+class NullTracker:
+    """A `Tracker` that records nothing."""
+
+    run_id = ""
+
+    def parameters(self, values: Mapping[str, Any]) -> None: ...
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
+    def tags(self, values: Mapping[str, str]) -> None: ...
+    def artifact(self, path: Path, folder: str = "") -> None: ...

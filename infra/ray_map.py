@@ -1,0 +1,119 @@
+"""`ShardMap` on Ray: a local cluster by default, an existing one through RAY_ADDRESS."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import ray
+import ray.exceptions
+
+from tasks.ports import ShardError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_OBJECT_STORE_BYTES = 200_000_000  # only paths and reports travel; documents stay in files
+_CONNECT_TIMEOUT_S = 5.0
+
+
+class ClusterError(ValueError):
+    """The Ray cluster that was asked for is not there, or is too small."""
+
+
+def _check_reachable(address: str) -> None:
+    """Say within seconds that nobody answers: `ray.init` itself takes two minutes and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ClusterError(f"RAY_ADDRESS={address!r} is no host:port; set it to the cluster's head, or unset it")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S):
+            pass
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start it, or unset RAY_ADDRESS for a local one"
+        ) from error
+
+
+@contextmanager
+def ray_cluster(num_workers: int | None = None) -> Iterator[RayMap]:
+    """Connect to RAY_ADDRESS, or start a cluster on this machine for as long as the block runs.
+
+    Raises ClusterError where the cluster can't be reached or has fewer CPUs than `num_workers`. Inside another
+    `ray_cluster` block it is that one's cluster.
+    """
+    started = not ray.is_initialized()
+    address = os.environ.get("RAY_ADDRESS")
+    if started:
+        if address:
+            _check_reachable(address)
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(num_workers or 1, os.cpu_count() or 1),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+            )
+    try:
+        num_cpus = int(ray.cluster_resources().get("CPU", 0))
+        if num_cpus < (num_workers or 1):
+            raise ClusterError(
+                f"{num_workers or 1} workers were asked for, the Ray cluster {address or 'here'} has {num_cpus} CPUs;"
+                " ask for fewer with --workers"
+            )
+        yield RayMap(num_workers or num_cpus)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+class RayMap:
+    """Runs shards as Ray tasks of one CPU each, at most `num_workers` at a time."""
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        name: str,
+        on_done: Callable[[int, R], None] | None = None,
+    ) -> list[R]:
+        remote = ray.remote(num_cpus=1)(function).options(name=name)
+        results: dict[int, R] = {}
+        running: dict[Any, int] = {}
+        waiting = iter(enumerate(items))
+        try:
+            while True:
+                while len(running) < self.num_workers and (entry := next(waiting, None)) is not None:
+                    running[remote.remote(entry[1])] = entry[0]
+                if not running:
+                    return [results[index] for index in range(len(items))]
+                ready, _ = ray.wait(list(running), num_returns=1)
+                for reference in ready:
+                    index = running.pop(reference)
+                    results[index] = self._result(reference, name, index)
+                    if on_done is not None:
+                        on_done(index, results[index])
+        finally:
+            for reference in running:  # after an error or an interrupt: nothing goes on behind the caller's back
+                ray.cancel(reference, force=True)
+
+    @staticmethod
+    def _result(reference: Any, name: str, index: int) -> Any:
+        try:
+            return ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            raise ShardError(name, index, f"{type(cause).__name__}: {cause}") from cause
+        except ray.exceptions.RayError as error:
+            raise ShardError(name, index, f"the worker was lost: {error}") from error

@@ -1,0 +1,85 @@
+"""Where things are, for every program we start: environment variables derived from the store, and nothing else.
+
+Set before prefect, ray or mlflow are imported, because each reads its environment once.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from tasks.store import Store
+
+STORE_VARIABLE = "TOKENMILL_STORE"
+DEFAULT_STORE = "store"
+
+
+def default_store() -> str:
+    """`$TOKENMILL_STORE`, else `./store`."""
+    return os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
+
+
+def prefect_database(store: Store) -> str:
+    return f"sqlite+aiosqlite:///{store.root / 'prefect' / 'prefect.db'}"
+
+
+def mlflow_uri(store: Store) -> str:
+    """The tracking server named by the environment, else the store's own database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root / 'mlflow' / 'mlflow.db'}"
+
+
+def mlflow_artifacts(store: Store) -> Path:
+    return store.root / "mlflow" / "artifacts"
+
+
+def ray_token(store: Store) -> str:
+    """A secret for the local Ray cluster, whose ports can't be kept to the loopback interface."""
+    path = store.root / "ray-token"
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+    return path.read_text()
+
+
+def environment(store: Store) -> dict[str, str]:
+    """Variables for this process and its children. What the user has set in the environment stays."""
+    for folder in ("prefect", "mlflow/artifacts", "empty"):
+        (store.root / folder).mkdir(parents=True, exist_ok=True)
+    values = {
+        STORE_VARIABLE: str(store.root),
+        "DO_NOT_TRACK": "true",
+        "PREFECT_HOME": str(store.root / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # the manifest is the only cache
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",  # the command line shows progress of its own
+        "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_DB_SDK": "false",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "HF_HUB_OFFLINE": "1",  # a run never downloads on its own
+        "TOKENIZERS_PARALLELISM": "false",  # one core for each worker
+    }
+    if not os.environ.get("PREFECT_API_URL"):
+        values["PREFECT_API_DATABASE_CONNECTION_URL"] = prefect_database(store)
+        values["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
+    if not os.environ.get("RAY_ADDRESS"):
+        values["RAY_AUTH_MODE"] = "token"
+        values["RAY_AUTH_TOKEN"] = ray_token(store)
+    return {name: os.environ.get(name, value) for name, value in values.items()} | {STORE_VARIABLE: str(store.root)}
+
+
+def enter(store: Store) -> None:
+    """Make this process a driver of `store`: its environment, and an empty working directory.
+
+    Ray's workers put the driver's working directory on their import path; another project's `tasks/` or `model.py` in the
+    folder the user happens to be in must not be picked up.
+    """
+    os.environ.update(environment(store))
+    os.chdir(store.root / "empty")

@@ -1,0 +1,83 @@
+"""Writing so that a reader sees the whole or nothing, whenever the writer is killed.
+
+A file or folder is written under a temporary name beside its destination, flushed to disk, and renamed. What a killed
+writer leaves begins with `.tmp-` and means nothing; `remove_leftovers` clears it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically and durably."""
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_file` for JSON, readable by people: sorted keys, indented."""
+    write_file(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+@contextmanager
+def new_directory(destination: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `destination` when the block ends without an error.
+
+    Where `destination` exists by then (another process finished the same work first), that one stays: equal names hold
+    equal content everywhere this is used.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    temporary = destination.parent / f"{TEMPORARY_PREFIX}{destination.name}-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        try:
+            temporary.rename(destination)
+        except OSError:
+            if not destination.is_dir():
+                raise
+        _sync_directory(destination.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(directory: Path) -> int:
+    """Remove what killed writers left directly under `directory`; how many things that were."""
+    leftovers = [path for path in directory.glob(f"{TEMPORARY_PREFIX}*")] if directory.is_dir() else []
+    for path in leftovers:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return len(leftovers)

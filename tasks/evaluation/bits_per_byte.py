@@ -1,0 +1,144 @@
+"""How well a network predicts text it has not been trained on, in a unit that does not depend on the tokenizer.
+
+Bits per byte: the code length of the held-out texts under the model, in bits, divided by their length in bytes of
+UTF-8. Each document is scored alone, cut into consecutive chunks of the context length. The first token is predicted
+from end-of-text, the first of each further chunk from the last token of the chunk before, as in the rolling
+log-likelihood of EleutherAI's lm-evaluation-harness; the end-of-text after the document is not scored.
+
+Shapes: B chunks, T tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.decoder import Decoder
+from model.loss import IGNORED_TARGET
+from tasks.pack import Tokens, TokenShards
+from tasks.tokenizer import END_OF_TEXT_ID
+
+BATCH_TOKENS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class BitsPerByte:
+    """The result, with what it was computed from."""
+
+    bits_per_byte: float
+    loss_nats_per_token: float
+    num_tokens: int  # scored; end-of-text is not
+    num_bytes: int  # of the documents' texts as UTF-8
+    num_documents: int
+
+
+def choose_documents(shards: TokenShards, max_documents: int | None) -> list[int]:
+    """Numbers of the documents to score: those with the smallest SHA-256 of their id; None takes all.
+
+    A larger choice contains every smaller one.
+    """
+    ids = shards.document_ids()
+    by_hash = sorted(range(len(ids)), key=lambda number: hashlib.sha256(ids[number].encode("utf-8")).digest())
+    return sorted(by_hash[:max_documents])
+
+
+def bits_per_byte(
+    model: Decoder, shards: TokenShards, *, max_documents: int | None = None, batch_tokens: int = BATCH_TOKENS
+) -> BitsPerByte:
+    """Score held-out documents, at most `max_documents` of them. Leaves the model in the mode it was in.
+
+    Raises ValueError where the documents hold no text.
+    """
+    numbers = choose_documents(shards, max_documents)
+    return summed([score_documents(model, shards, numbers, batch_tokens=batch_tokens)])
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Sums over some documents; adds up over processes."""
+
+    nats: float
+    num_tokens: int
+    num_bytes: int
+    num_documents: int
+
+
+def summed(scores: Sequence[Score]) -> BitsPerByte:
+    """The result of several disjoint sets of documents together. Raises ValueError where they hold no text."""
+    nats = math.fsum(score.nats for score in scores)
+    num_tokens = sum(score.num_tokens for score in scores)
+    num_bytes = sum(score.num_bytes for score in scores)
+    if not num_tokens:
+        raise ValueError("the held-out documents hold no text to evaluate on: raise held_out_fraction")
+    return BitsPerByte(
+        bits_per_byte=nats / math.log(2) / num_bytes,
+        loss_nats_per_token=nats / num_tokens,
+        num_tokens=num_tokens,
+        num_bytes=num_bytes,
+        num_documents=sum(score.num_documents for score in scores),
+    )
+
+
+def score_documents(
+    model: Decoder, shards: TokenShards, numbers: Sequence[int], *, batch_tokens: int = BATCH_TOKENS
+) -> Score:
+    """Total code length in nats, tokens and bytes of the documents with these numbers."""
+    device = model.embedding.weight.device
+    documents = [shards.document(number) for number in numbers]
+    chunks = [
+        chunk
+        for document in documents
+        for chunk in _chunks(
+            shards.read(document.start, document.start + document.num_tokens - 1), model.config.max_seq_len
+        )
+    ]
+    # chunks of like length share a batch, so that little of it is padding; on the right, where causality hides it
+    chunks.sort(key=lambda chunk: len(chunk[1]))
+    was_training = model.training
+    model.eval()
+    nats: list[float] = []
+    with torch.no_grad():
+        for batch in _batches(chunks, batch_tokens):
+            tokens_BT, targets_BT = _padded(batch)
+            nats.append(float(model.loss(tokens_BT.to(device), targets_BT.to(device), reduction="sum")))
+    model.train(was_training)
+    return Score(
+        nats=math.fsum(nats),
+        num_tokens=sum(document.num_tokens - 1 for document in documents),
+        num_bytes=sum(document.num_bytes for document in documents),
+        num_documents=len(documents),
+    )
+
+
+def _chunks(text_tokens: Tokens, seq_len: int) -> Iterator[tuple[Tokens, Tokens]]:
+    """Inputs and targets of each chunk; the inputs are the targets, one token earlier."""
+    for start in range(0, len(text_tokens), seq_len):
+        targets = text_tokens[start : start + seq_len]
+        inputs = targets.copy()
+        inputs[1:] = targets[:-1]
+        inputs[0] = text_tokens[start - 1] if start else END_OF_TEXT_ID
+        yield inputs, targets
+
+
+def _batches(chunks: Sequence[tuple[Tokens, Tokens]], batch_tokens: int) -> Iterator[Sequence[tuple[Tokens, Tokens]]]:
+    """Consecutive chunks whose padded size is at most `batch_tokens`, or single ones. Sorted by length on entry."""
+    first = 0
+    for end in range(1, len(chunks) + 1):
+        if end == len(chunks) or (end + 1 - first) * len(chunks[end][1]) > batch_tokens:
+            yield chunks[first:end]
+            first = end
+
+
+def _padded(chunks: Sequence[tuple[Tokens, Tokens]]) -> tuple[Tensor, Tensor]:
+    width = max(len(targets) for _, targets in chunks)
+    tokens_BT = torch.full((len(chunks), width), END_OF_TEXT_ID)
+    targets_BT = torch.full((len(chunks), width), IGNORED_TARGET)
+    for row, (inputs, targets) in enumerate(chunks):
+        tokens_BT[row, : len(inputs)] = torch.from_numpy(inputs)
+        targets_BT[row, : len(targets)] = torch.from_numpy(targets)
+    return tokens_BT, targets_BT

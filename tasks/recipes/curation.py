@@ -1,0 +1,74 @@
+"""Recipes for a refresh: complete, frozen, validated configurations. To add a rule: one file, and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.dedup.signature import MinHash
+from tasks.extract import Extraction
+from tasks.filters.datatrove_adapter import DatatroveStep
+from tasks.filters.fineweb import FineWebQuality
+from tasks.filters.gopher_quality import GopherQuality
+from tasks.filters.gopher_repetition import GopherRepetition
+from tasks.filters.toxicity import Toxicity
+from tasks.filters.word_list import WordList
+from tasks.formatters.c4_lines import C4Lines
+from tasks.language import LanguageRule
+from tasks.read.records import ReadLimits
+from tasks.recipes.overrides import apply_overrides, known_recipe
+from tasks.rule import Configuration
+from tasks.url_filter import UrlFilter
+
+AnyRule = Annotated[
+    GopherRepetition | GopherQuality | C4Lines | FineWebQuality | Toxicity | WordList | DatatroveStep,
+    Field(discriminator="kind"),
+]
+
+
+class CurationRecipe(Configuration):
+    """Everything that decides which records become documents."""
+
+    name: str
+    reading: ReadLimits = ReadLimits()
+    url_filter: UrlFilter = UrlFilter()
+    extraction: Extraction = Extraction()
+    language: LanguageRule = LanguageRule()
+    quality: tuple[AnyRule, ...]
+    toxicity: tuple[AnyRule, ...] = (Toxicity(), WordList())
+    deduplication: MinHash = MinHash()
+    num_buckets: int = Field(
+        default=16, ge=1, le=4096, multiple_of=1, description="parts of a version; a power of two, fixed for a corpus"
+    )
+    shard_records: int = Field(default=128, ge=1, le=100_000, description="records a worker takes at a time")
+    shard_bytes: int = Field(default=128 << 20, ge=1 << 20, description="bytes a worker takes at a time, uncompressed")
+
+    def model_post_init(self, context: object) -> None:
+        if self.num_buckets & (self.num_buckets - 1):
+            raise ValueError(f"num_buckets={self.num_buckets} is no power of two: use 1, 2, 4, 8, 16, ...")
+
+
+def fineweb() -> CurationRecipe:
+    """FineWeb's order and thresholds (Penedo et al. 2024, arXiv:2406.17557), its toxicity rules ours."""
+    return CurationRecipe(
+        name="fineweb",
+        quality=(GopherRepetition(), GopherQuality(), C4Lines(), FineWebQuality()),
+    )
+
+
+def smoke() -> CurationRecipe:
+    """The fewest rules that still judge quality: for trying out a new source in a minute."""
+    return CurationRecipe(name="smoke", quality=(GopherQuality(),))
+
+
+CURATION_RECIPES: Mapping[str, Callable[[], CurationRecipe]] = {"fineweb": fineweb, "smoke": smoke}
+
+
+def resolve_curation_recipe(name: str, overrides: Mapping[str, str]) -> CurationRecipe:
+    """The recipe called `name` with `overrides` (`gopher_quality.min_words=30`) applied.
+
+    Raises ValueError for an unknown recipe, key or value, in one line.
+    """
+    return apply_overrides(known_recipe(CURATION_RECIPES, name)(), overrides)

@@ -1,0 +1,194 @@
+"""Complete pretraining configurations, as functions: what to train, on how much, and how.
+
+`smoke` shows on two CPU cores within a minute that the loss falls; `small` is the least that writes words; `base` is a
+124M-parameter model for one GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from model.config import DecoderConfig, num_parameters, preset
+from model.schedule import MAX_WARMUP_FRACTION
+from tasks.recipes.overrides import OverrideError, apply_overrides
+from tasks.rule import Configuration
+from tasks.tokenizer import TokenizerConfig
+
+
+class PretrainRecipe(Configuration):
+    """How a corpus version becomes a trained decoder.
+
+    A run ends at the first of the limits `total_tokens`, `epochs` and `tokens_per_parameter` that are set.
+    """
+
+    name: str = Field("custom", min_length=1, description="Name of the recipe, shown with the run")
+    model: Literal["smoke", "10m", "30m", "124m", "350m", "1b", "8b"] = Field(description="Shape of the network")
+    tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="Trained anew on each corpus version")
+    held_out_fraction: float = Field(
+        0.01, gt=0, le=0.5, description="Share of near-duplicate clusters kept from training, for evaluation"
+    )
+
+    seq_len: int = Field(ge=8, le=1_048_576, description="Tokens the network sees at once")
+    total_tokens: int | None = Field(None, ge=1, description="Tokens to train on at most")
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        description="Passes over the corpus at most; up to 4 are nearly as good as new text (Muennighoff 2023)",
+    )
+    tokens_per_parameter: float | None = Field(
+        None, gt=0, description="Tokens per parameter at most; about 20 is compute-optimal (Hoffmann et al. 2022)"
+    )
+    global_batch_tokens: int = Field(ge=8, description="Tokens per optimizer step, a multiple of seq_len")
+    microbatch_sequences: int = Field(
+        8, ge=1, description="Sequences one process holds in memory at once; changes memory and speed, not the result"
+    )
+
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="Peak of the schedule; left out, it follows from the number of parameters"
+    )
+    floor_fraction: float = Field(0.1, ge=0, le=1, description="Final learning rate as a share of the peak")
+    warmup_fraction: float = Field(
+        0.02, ge=0, le=MAX_WARMUP_FRACTION, description="Share of the tokens over which the learning rate rises"
+    )
+    min_warmup_steps: int = Field(
+        100, ge=0, description="Least warmup in steps; tiny runs stop warming up after a fifth of the run"
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW, first moment")
+    beta2: float = Field(
+        0.95, ge=0, lt=1, description="AdamW, second moment; .99 suits batches below about 500,000 tokens (OLMo-core)"
+    )
+    weight_decay: float = Field(0.1, ge=0, le=1, description="AdamW, on matrices; never on embeddings and norms")
+    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto is bf16 autocast on a GPU and fp32 on the CPU; weights are kept in fp32"
+    )
+
+    checkpoint_every_steps: int = Field(500, ge=1, description="Steps between checkpoints; the last step makes one too")
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept")
+    evaluate_every_steps: int = Field(
+        500, ge=1, description="Steps between held-out evaluations; the last step has one"
+    )
+    evaluate_max_documents: int = Field(
+        200, ge=1, description="Held-out documents scored in an evaluation, chosen by hash of their id"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Initial weights and order of the data")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.global_batch_tokens % self.seq_len:
+            raise ValueError(
+                f"global_batch_tokens {self.global_batch_tokens} is not a multiple of seq_len {self.seq_len}; "
+                f"choose {max(1, round(self.global_batch_tokens / self.seq_len)) * self.seq_len}"
+            )
+        if self.total_tokens is None and self.epochs is None and self.tokens_per_parameter is None:
+            raise ValueError("the run has no end: set total_tokens, epochs or tokens_per_parameter")
+        return self
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the tokenizer; the network's vocabulary is padded beyond it."""
+        return self.tokenizer.vocab_size
+
+    @property
+    def global_batch_sequences(self) -> int:
+        return self.global_batch_tokens // self.seq_len
+
+    def decoder_config(self) -> DecoderConfig:
+        """The network's shape."""
+        return preset(self.model, self.vocab_size, self.seq_len)
+
+    def peak_learning_rate(self) -> float:
+        """`learning_rate`, or the ladder's where none is set."""
+        return self.learning_rate or ladder_learning_rate(num_parameters(self.decoder_config()))
+
+    def num_steps(self, tokens_per_epoch: int) -> int:
+        """Optimizer steps of the run, at least 1, given the training tokens in one pass over the corpus."""
+        limits = [
+            self.total_tokens,
+            None if self.epochs is None else self.epochs * tokens_per_epoch,
+            None
+            if self.tokens_per_parameter is None
+            else self.tokens_per_parameter * num_parameters(self.decoder_config()),
+        ]
+        return max(1, int(min(limit for limit in limits if limit is not None)) // self.global_batch_tokens)
+
+
+def ladder_learning_rate(num_parameters: int) -> float:
+    """Peak learning rate for AdamW: half of .0047 (N / 108M)^(-1/3), the rule of OLMo-core's model ladder."""
+    return 0.5 * 0.0047 * math.pow(num_parameters / 108e6, -1 / 3)
+
+
+def smoke() -> PretrainRecipe:
+    """About 1M parameters, 1.3M tokens: a minute on two CPU cores."""
+    return PretrainRecipe(
+        name="smoke",
+        model="smoke",
+        tokenizer=TokenizerConfig(vocab_size=4096, max_train_bytes=8_000_000),
+        held_out_fraction=0.05,
+        seq_len=256,
+        total_tokens=1_310_720,
+        global_batch_tokens=8192,
+        microbatch_sequences=32,
+        min_warmup_steps=16,
+        beta2=0.99,
+        checkpoint_every_steps=40,
+        evaluate_every_steps=40,
+        evaluate_max_documents=40,
+    )
+
+
+def small() -> PretrainRecipe:
+    """10M parameters at 20 tokens each, at most 4 passes: hours on a CPU, minutes on a GPU."""
+    return PretrainRecipe(
+        name="small",
+        model="10m",
+        tokenizer=TokenizerConfig(vocab_size=8192),
+        held_out_fraction=0.01,
+        seq_len=512,
+        epochs=4,
+        tokens_per_parameter=20,
+        global_batch_tokens=65_536,
+        microbatch_sequences=16,
+        beta2=0.99,
+        checkpoint_every_steps=100,
+        evaluate_every_steps=100,
+    )
+
+
+def base() -> PretrainRecipe:
+    """124M parameters at 20 tokens each, at most 4 passes: hours on one GPU."""
+    return PretrainRecipe(
+        name="base",
+        model="124m",
+        tokenizer=TokenizerConfig(vocab_size=50_304, max_train_bytes=1_000_000_000),
+        held_out_fraction=0.001,
+        seq_len=1024,
+        epochs=4,
+        tokens_per_parameter=20,
+        global_batch_tokens=524_288,
+        microbatch_sequences=32,
+        min_warmup_steps=100,
+        checkpoint_every_steps=500,
+        evaluate_every_steps=250,
+        evaluate_max_documents=1000,
+    )
+
+
+PRETRAIN_RECIPES: dict[str, Callable[[], PretrainRecipe]] = {"smoke": smoke, "small": small, "base": base}
+
+
+def resolve_pretrain_recipe(name: str, overrides: Mapping[str, str]) -> PretrainRecipe:
+    """The named recipe with overrides (`{"tokenizer.vocab_size": "2048"}`) applied.
+
+    Raises ValueError for a recipe that there is not, an unknown key (naming the closest ones) or a refused value.
+    """
+    if name not in PRETRAIN_RECIPES:
+        raise ValueError(f"there is no pretraining recipe {name!r}; there are {', '.join(PRETRAIN_RECIPES)}")
+    try:
+        return apply_overrides(PRETRAIN_RECIPES[name](), overrides)
+    except OverrideError as error:
+        raise OverrideError(f"recipe {name}: {error}") from error

@@ -1,0 +1,163 @@
+"""The columns of every Parquet file the pipeline writes, and the way they are written.
+
+Published: `DOCUMENTS`, `LEDGER`, `EDITS`. Between stages: `RECORDS` (what was read), `TEXTS` (documents on their way).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.document import Document, Drop, Record
+
+RECORDS = pa.schema(
+    [
+        ("base_id", pa.string()),
+        ("payload_digest", pa.string()),
+        ("source", pa.string()),
+        ("source_file", pa.string()),
+        ("source_offset", pa.int64()),
+        ("url", pa.string()),
+        ("date", pa.string()),
+        ("kind", pa.string()),
+        ("content", pa.binary()),
+        ("charset", pa.string()),
+        ("problem_reason", pa.string()),
+        ("problem_value", pa.float64()),
+        ("problem_threshold", pa.float64()),
+        ("problem_detail", pa.string()),
+    ]
+)
+TEXTS = pa.schema(
+    [
+        ("document_id", pa.string()),
+        ("url", pa.string()),
+        ("date", pa.string()),
+        ("text", pa.string()),
+        ("language", pa.string()),
+        ("language_score", pa.float64()),
+        ("source", pa.string()),
+        ("source_file", pa.string()),
+        ("source_offset", pa.int64()),
+    ]
+)
+DOCUMENTS = pa.schema([*TEXTS, ("text_sha256", pa.string()), ("cluster_id", pa.string()), ("cluster_size", pa.int64())])
+LEDGER = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("source", pa.string()),
+        ("source_file", pa.string()),
+        ("source_offset", pa.int64()),
+        ("url", pa.string()),
+        ("stage", pa.string()),
+        ("outcome", pa.string()),  # kept, removed, quarantined
+        ("reason", pa.string()),
+        ("value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("detail", pa.string()),
+        ("survivor_id", pa.string()),
+    ]
+)
+EDITS = pa.schema(
+    [
+        ("document_id", pa.string()),
+        ("stage", pa.string()),
+        ("rule", pa.string()),
+        ("kind", pa.string()),
+        ("reason", pa.string()),
+        ("start", pa.int64()),
+        ("removed", pa.string()),
+        ("replacement", pa.string()),
+    ]
+)
+
+_ROWS_PER_GROUP = 64
+_BYTES_PER_GROUP = 32 << 20
+
+
+def clean(text: str) -> str:
+    """`text` with lone surrogates, which no UTF-8 file can hold, replaced by U+FFFD."""
+    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+
+
+class TableWriter:
+    """Appends rows to one Parquet file in small row groups, so that memory stays bounded whatever the rows hold."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._rows: list[Mapping[str, Any]] = []
+        self._pending_bytes = 0
+        self.num_rows = 0
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._rows.append(row)
+        self._pending_bytes += len(row.get("content") or b"") + len(row.get("text") or "")
+        self.num_rows += 1
+        if len(self._rows) >= _ROWS_PER_GROUP or self._pending_bytes >= _BYTES_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows, self._pending_bytes = [], 0
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+
+def write_rows(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, compression="zstd")
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, a row group at a time."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group, columns=columns).to_pylist()
+
+
+def record_row(record: Record) -> dict[str, Any]:
+    problem = record.problem
+    return {
+        "base_id": record.base_id,
+        "payload_digest": record.payload_digest,
+        "source": record.source,
+        "source_file": record.source_file,
+        "source_offset": record.source_offset,
+        "url": clean(record.url),
+        "date": record.date,
+        "kind": record.kind,
+        "content": b"" if problem else record.content,
+        "charset": record.charset,
+        "problem_reason": problem.reason if problem else None,
+        "problem_value": problem.value if problem else None,
+        "problem_threshold": problem.threshold if problem else None,
+        "problem_detail": clean(problem.detail) if problem and problem.detail else None,
+    }
+
+
+def record_problem(row: Mapping[str, Any]) -> Drop | None:
+    if row["problem_reason"] is None:
+        return None
+    return Drop(row["problem_reason"], row["problem_value"], row["problem_threshold"], row["problem_detail"])
+
+
+def text_row(document: Document) -> dict[str, Any]:
+    return {name: getattr(document, name) for name in TEXTS.names}
+
+
+def document_of(row: Mapping[str, Any]) -> Document:
+    return Document(**{name: row[name] for name in TEXTS.names})

@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlflow.data.dataset_source import DatasetSource
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -22,35 +20,6 @@ from tasks.store import Store
 EXPERIMENT = "tokenmill"
 _METRICS_PER_BATCH = 1000  # MLflow's limit for one call
 _PARAM_CHARS = 6000  # MLflow's limit for one value
-
-
-class CorpusSource(DatasetSource):  # type: ignore[misc]
-    """Where a corpus version lies, as MLflow shows it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    @staticmethod
-    def _get_source_type() -> str:
-        return "tokenmill_corpus"
-
-    def load(self, **_: Any) -> str:
-        return self.path
-
-    @staticmethod
-    def _can_resolve(raw_source: Any) -> bool:
-        return False
-
-    @classmethod
-    def _resolve(cls, raw_source: Any) -> CorpusSource:
-        return cls(str(raw_source))
-
-    def to_dict(self) -> dict[Any, Any]:
-        return {"path": self.path}
-
-    @classmethod
-    def from_dict(cls, source_dict: Mapping[Any, Any]) -> CorpusSource:
-        return cls(source_dict["path"])
 
 
 def client(store: Store) -> MlflowClient:
@@ -81,6 +50,10 @@ class MlflowTracker:
     @property
     def experiment_id(self) -> str:
         return str(self._client.get_run(self.run_id).info.experiment_id)
+
+    @property
+    def artifact_uri(self) -> str:
+        return str(self._client.get_run(self.run_id).info.artifact_uri)
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Nested values as dotted names; rules of a recipe by their kind."""
@@ -118,9 +91,10 @@ class MlflowTracker:
 
     def dataset(self, name: str, digest: str, path: Path, context: str) -> None:
         """The corpus version as a dataset input. MLflow holds 36 characters of a digest; the whole one is a tag."""
-        dataset = MetaDataset(source=CorpusSource(str(path)), name=name, digest=digest[:36])
-        entity = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
-        self._client.log_inputs(self.run_id, datasets=[entity])
+        source = json.dumps({"path": str(path)})
+        dataset = Dataset(name, digest[:36], source_type="tokenmill_corpus", source=source)
+        tags = [InputTag("mlflow.data.context", context)]
+        self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
         self.tags({"tokenmill.corpus": name, "tokenmill.corpus_digest": digest})
 
     def finish(self, status: str = "FINISHED") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -50,19 +51,20 @@ def ray_cluster(num_workers: int | None = None) -> Iterator[RayMap]:
     if started:
         if address:
             _check_reachable(address)
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
                 address="local",
                 num_cpus=max(num_workers or 1, os.cpu_count() or 1),
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 _node_ip_address="127.0.0.1",
             )
     try:
-        num_cpus = int(ray.cluster_resources().get("CPU", 0))
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        num_cpus = int(resources.get("CPU", 0))
         if num_cpus < (num_workers or 1):
             raise ClusterError(
                 f"{num_workers or 1} workers were asked for, the Ray cluster {address or 'here'} has {num_cpus} CPUs;"

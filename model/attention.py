@@ -58,8 +58,8 @@ class Attention(nn.Module):
             key_BKSC, value_BKSC = cache.append(layer, key_BKSC, value_BKSC)
         group_size = query_BHTC.shape[1] // key_BKSC.shape[1]
         if mask is not None and group_size > 1:
-            # On CUDA the kernel that takes a mask in linear memory does not take grouped heads (torch's documentation of
-            # enable_gqa): SDPA would fall back to materialising (B, H, T, S). Without a mask flash attention takes both.
+            # On CUDA the kernel that takes a mask in linear memory takes no grouped heads (torch's documentation of
+            # enable_gqa): SDPA would fall back to materialising (B, H, T, S). Flash attention, without a mask, does.
             key_BKSC = key_BKSC.repeat_interleave(group_size, dim=1)
             value_BKSC = value_BKSC.repeat_interleave(group_size, dim=1)
         attended_BHTC = F.scaled_dot_product_attention(

@@ -31,7 +31,8 @@ def generate(
     A temperature of 0 takes the most probable token. Otherwise: divide logits by the temperature, keep the `top_k` most
     probable (Fan et al. 2018), of those the fewest that reach the probability `top_p` (Holtzman et al. 2020), and draw.
     `num_tokens` is the tokenizer's vocabulary: padding rows beyond it have no text and are never drawn.
-    Raises ValueError at once, not at the first token, for arguments that cannot work.
+    Raises ValueError at once, not at the first token, for arguments that cannot work, and later for a model whose
+    logits are not finite.
     """
     if not prompt_tokens:
         raise ValueError("the prompt is empty; start it with at least one token, such as the end-of-text token")
@@ -50,7 +51,7 @@ def generate(
             f"the prompt holds token {outside[0]} of a vocabulary of {num_drawable}; "
             f"was it encoded with this model's tokenizer?"
         )
-    if temperature < 0:
+    if not temperature >= 0:
         raise ValueError(f"temperature is {temperature}; it must be 0 (most probable token) or more")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k is {top_k}; it must be at least 1, or None for all tokens")
@@ -69,6 +70,10 @@ def generate(
             with torch.inference_mode():
                 hidden_BTD = model.hidden_states(torch.tensor([new_tokens], device=weight.device), cache=cache)
                 logits_V = model.logits(hidden_BTD[0, -1])[:num_drawable].cpu()
+                if not logits_V.isfinite().all():
+                    raise ValueError(
+                        "the model's logits are not finite: its training diverged; take an earlier checkpoint"
+                    )
                 token = _draw(logits_V, temperature, top_k, top_p, generator)
             if token == eos_id:
                 return
@@ -86,7 +91,8 @@ def _draw(
         return int(logits_V.argmax())
     num_kept = len(logits_V) if top_k is None else min(top_k, len(logits_V))
     sorted_logits, token_ids = logits_V.topk(num_kept)
-    probabilities = (sorted_logits / temperature).softmax(-1)
+    # in float64 and with the greatest at 0, so that a tiny temperature gives one certain token rather than NaN
+    probabilities = ((sorted_logits.double() - sorted_logits[0]) / temperature).softmax(-1)
     if top_p is not None:
         # a token stays while those before it have not yet reached top_p; the first one always does
         before = probabilities.cumsum(-1) - probabilities

@@ -12,7 +12,7 @@ from model.config import DecoderConfig
 
 
 class KVCache:
-    """Preallocated for `max_len` positions (None: as many as the model takes), so that appending copies only what is new."""
+    """Preallocated for `max_len` positions (None: as many as the model takes): appending copies only what is new."""
 
     def __init__(
         self,

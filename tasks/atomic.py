@@ -72,6 +72,14 @@ def new_directory(destination: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def link_file(source: Path, destination: Path) -> None:
+    """The same immutable file under a second name: a hard link, or a copy where the file system has none."""
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copyfile(source, destination)
+
+
 def remove_leftovers(directory: Path) -> int:
     """Remove what killed writers left directly under `directory`; how many things that were."""
     leftovers = [path for path in directory.glob(f"{TEMPORARY_PREFIX}*")] if directory.is_dir() else []

@@ -27,6 +27,7 @@ from torch import Tensor
 from model.config import DecoderConfig
 from model.decoder import Decoder
 from tasks.atomic import TEMPORARY_PREFIX, new_directory
+from tasks.evaluation.bits_per_byte import BitsPerByte
 from tasks.recipes.pretraining import PretrainRecipe
 from tasks.rule import Configuration
 
@@ -42,7 +43,7 @@ class CheckpointState(Configuration):
     num_steps: int = Field(ge=1, description="Optimizer steps of the whole run")
     tokens_seen: int = Field(ge=1, description="Tokens trained on, repetitions included")
     loss: float = Field(allow_inf_nan=False, description="Training loss of the last step, nats per token")
-    held_out: dict[str, float] | None = Field(None, description="Last held-out evaluation, if the last step had one")
+    held_out: BitsPerByte | None = Field(None, description="Held-out evaluation, where this step had one")
     decoder: dict[str, int | float | bool] = Field(description="The network's shape, `DecoderConfig.to_dict()`")
     recipe: PretrainRecipe
     tokenizer_sha256: str

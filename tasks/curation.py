@@ -55,9 +55,7 @@ class _Ranges(Configuration):
 
 
 def _inventory_shard(file: SourceFile, directory: Path, *, recipe: CurationRecipe) -> ShardReport:
-    ranges = inventory_file(
-        file, max_records=recipe.shard_records, max_bytes=recipe.shard_bytes, limits=recipe.reading
-    )
+    ranges = inventory_file(file, max_records=recipe.shard_records, max_bytes=recipe.shard_bytes, limits=recipe.reading)
     (directory / _RANGES_FILE).write_text(_Ranges(ranges=ranges).model_dump_json())
     num_records = sum(part.num_records for part in ranges)
     return ShardReport(records_in=num_records, kept=num_records)
@@ -154,9 +152,7 @@ def inventory(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_pro
     )
 
 
-def read(
-    refresh: Refresh, counted: StageOutput, shard_map: ShardMap, progress: Progress = no_progress
-) -> StageOutput:
+def read(refresh: Refresh, counted: StageOutput, shard_map: ShardMap, progress: Progress = no_progress) -> StageOutput:
     """Read every record; number those whose ids repeat."""
     ranges = [
         part
@@ -187,9 +183,7 @@ def extract(
         refresh.stages["extract"],
         refresh.store.work,
         shard_map,
-        functools.partial(
-            extract_shard, url_filter=refresh.recipe.url_filter, extraction=refresh.recipe.extraction
-        ),
+        functools.partial(extract_shard, url_filter=refresh.recipe.url_filter, extraction=refresh.recipe.extraction),
         [RecordShard(shard, index, occurrences) for index, shard in enumerate(records.shards)],
         progress=progress,
     )

@@ -1,7 +1,8 @@
 """Which tokens the network sees at which step: a pure function of the step, with no state to lose.
 
 The training tokens are cut into windows of `seq_len` inputs; each window's targets reach one token further, into the
-next window, so every token but the first is predicted exactly once an epoch. Each epoch visits the windows in its own
+next window, so every token is predicted at most once an epoch: all but the first, and but those at the end that fill
+no window. Each epoch visits the windows in its own
 seeded order. A *sequence id* counts the sequences of the whole training run: id i is in epoch i // num_sequences, and
 step s trains on the ids s * batch to (s + 1) * batch - 1, however many processes share the work and wherever training
 was interrupted.
@@ -56,6 +57,13 @@ class Batch:
     sequence_ids: list[int]
 
 
+def batch_hash(batch: Batch) -> str:
+    """16 hexadecimal digits of the SHA-256 of a batch's tokens: two runs that saw the same data show the same hash."""
+    sha256 = hashlib.sha256(batch.inputs_BT.astype("<i8").tobytes())
+    sha256.update(batch.targets_BT[:, -1].astype("<i8").tobytes())
+    return sha256.hexdigest()[:16]
+
+
 class TokenLoader:
     """Batches of sequences from token shards, by step.
 
@@ -99,13 +107,6 @@ class TokenLoader:
         starts = [self.start_of(sequence_id) for sequence_id in sequence_ids]
         windows = np.stack([self.shards.read(start, start + self.seq_len + 1) for start in starts])
         return Batch(windows[:, :-1], windows[:, 1:], sequence_ids)
-
-    def batch_hash(self, step: int) -> str:
-        """16 hexadecimal digits of the SHA-256 of the whole step's tokens, the same for any number of processes."""
-        whole = self.batch(step)
-        sha256 = hashlib.sha256(whole.inputs_BT.astype("<i8").tobytes())
-        sha256.update(whole.targets_BT[:, -1].astype("<i8").tobytes())
-        return sha256.hexdigest()[:16]
 
     def documents_at(self, sequence_id: int) -> list[PackedDocument]:
         """The documents whose tokens the sequence reads or predicts: where to look when the loss jumps at a step."""

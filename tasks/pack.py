@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.atomic import TEMPORARY_PREFIX, write_json
+from tasks.atomic import TEMPORARY_PREFIX, remove_leftovers, write_json
 from tasks.tokenizer import END_OF_TEXT_ID, HeldOutSplit, encodable, load_tokenizer, tokenizer_hash
 
 Split = Literal["train", "held_out"]
@@ -153,6 +153,8 @@ def write_token_manifest(
 ) -> str:
     """Publish a folder of token shards: write its manifest, last and atomically. Returns the shards' digest.
 
+    Also removes what killed writers left in the folder: call it when no bucket is being written any more.
+
     The digest is the SHA-256 of everything in the manifest, which holds each token file's own hash. Raises ValueError
     where a bucket was reported twice or not at all.
     """
@@ -184,6 +186,7 @@ def write_token_manifest(
         ],
     }
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    remove_leftovers(tokens_dir)
     write_json(tokens_dir / MANIFEST, {"digest": digest} | body)
     return digest
 

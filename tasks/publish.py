@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +18,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.atomic import new_directory, write_json
+from tasks.atomic import link_file, new_directory, write_json
 from tasks.document import Document, ShardReport
 from tasks.manifest import MANIFEST, SCHEMA_VERSION, file_sha256
 from tasks.screen import DOCUMENTS_FILE, EDITS_FILE, LEDGER_FILE
 from tasks.store import Store, checked_name
 from tasks.tables import DOCUMENTS, EDITS, LEDGER
 
-_TABLES = {DOCUMENTS_FILE: (DOCUMENTS, "document_id"), LEDGER_FILE: (LEDGER, "record_id"), EDITS_FILE: (EDITS, "document_id")}
+_TABLES = {
+    DOCUMENTS_FILE: (DOCUMENTS, "document_id"),
+    LEDGER_FILE: (LEDGER, "record_id"),
+    EDITS_FILE: (EDITS, "document_id"),
+}
 _ROWS_PER_GROUP = 256
 
 
@@ -154,13 +156,6 @@ def check_adds_up(num_records: int, reports: Sequence[ShardReport]) -> None:
         raise LedgerError(f"the input holds {num_records} records, the ledger {rows} rows: nothing was published")
 
 
-def _link(source: Path, destination: Path) -> None:
-    try:
-        os.link(source, destination)
-    except OSError:  # another file system
-        shutil.copyfile(source, destination)
-
-
 def publish_version(
     store: Store, name: str, buckets: Sequence[Path], facts: Mapping[str, Any]
 ) -> tuple[Path, dict[str, Any]]:
@@ -179,7 +174,7 @@ def publish_version(
             folder.mkdir()
             for index, bucket in enumerate(buckets):
                 part = folder / f"bucket-{index:03d}.parquet"
-                _link(bucket / file_name, part)
+                link_file(bucket / file_name, part)
                 parts.append(
                     {
                         "path": str(part.relative_to(directory)),

@@ -170,13 +170,9 @@ def built(rule: Rule) -> Callable[[Document], Decision]:
     return _built(type(rule), rule.model_dump_json())
 
 
-def extract_shard(
-    shard: RecordShard, directory: Path, *, url_filter: UrlFilter, extraction: Extraction
-) -> ShardReport:
+def extract_shard(shard: RecordShard, directory: Path, *, url_filter: UrlFilter, extraction: Extraction) -> ShardReport:
     """Give every record its id; apply the reader's verdict and the URL filter; extract the text of what is left."""
-    occurrences = {
-        row["row"]: row["occurrence"] for row in read_rows(shard.occurrences) if row["shard"] == shard.index
-    }
+    occurrences = {row["row"]: row["occurrence"] for row in read_rows(shard.occurrences) if row["shard"] == shard.index}
     judge_url = built(url_filter)
     extractor = _extractor(extraction)
     with ShardOutput(directory, "extract") as output:

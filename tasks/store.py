@@ -1,10 +1,10 @@
 """The store: one folder that holds everything, and the names and locks in it.
 
-    <store>/corpora/<name>/<version>/   published corpus versions, immutable
-    <store>/work/<stage>/<fingerprint>/ outputs of stages, reused by fingerprint
-    <store>/tokens/<fingerprint>/       tokenizer and token shards
-    <store>/runs/<fingerprint or name>/ training runs: metrics, checkpoints
-    <store>/prefect/, <store>/mlflow/   the two databases, so that the history is the same from everywhere
+<store>/corpora/<name>/<version>/   published corpus versions, immutable
+<store>/work/<stage>/<fingerprint>/ outputs of stages, reused by fingerprint
+<store>/tokens/<fingerprint>/       tokenizer and token shards
+<store>/runs/<fingerprint or name>/ training runs: metrics, checkpoints
+<store>/prefect/, <store>/mlflow/   the two databases, so that the history is the same from everywhere
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def checked_name(name: str, what: str = "corpus name") -> str:
     """`name`, if it can be a folder and a registry name; else ValueError."""
     if not _NAME.fullmatch(name) or ".." in name:
         raise ValueError(
-            f"{name!r} is no valid {what}: use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            f"{name!r} is no valid {what}: use up to 64 letters, digits, '.', '_', '-', a letter or digit first"
         )
     return name
 

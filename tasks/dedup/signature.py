@@ -64,8 +64,7 @@ class _Fold(dict[int, str]):
     """What a code point turns into; filled on demand, as `str.translate` asks for it."""
 
     def __missing__(self, code_point: int) -> str:
-        # Decomposed before folding (a mathematical A is a capital only then) and after (folding can compose).
-        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", chr(code_point)).casefold())
+        folded = unicodedata.normalize("NFKD", chr(code_point)).casefold()
         self[code_point] = "".join(map(self._character, folded))
         return self[code_point]
 

@@ -40,8 +40,8 @@ class Training:
     """fastText's parameters, chosen by two-fold cross-validation over the even pages (`toxicity.md`)."""
 
     dim: int = 16
-    epoch: int = 5
-    lr: float = 0.5
+    epoch: int = 3
+    lr: float = 0.3
     word_ngrams: int = 2
     min_subword_chars: int = 3
     max_subword_chars: int = 5
@@ -110,3 +110,61 @@ def training_examples(data: Path) -> Iterator[Example]:
         yield from (Example(piece, toxic=False) for piece in split_into_pieces(text))
     with gzip.open(data / "text" / "wikitext2_valid.txt.gz", "rt", encoding="utf-8") as file:
         yield from (Example(piece, toxic=False) for piece in split_into_pieces(file.read()))
+
+
+def train(examples: Iterator[Example], out: Path, training: Training) -> int:
+    """Train on `examples`, quantise, and write the model to `out`. Returns the number of examples used.
+
+    Examples that are nothing but links, names and marks without meaning to the classifier are left out.
+    """
+    lines = set()
+    for example in examples:
+        classifier_input = as_classifier_input(example.text)
+        if classifier_input:
+            lines.add(f"{TOXIC_LABEL if example.toxic else ORDINARY_LABEL} {classifier_input}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "examples.txt"
+        # fastText reads in file order: sorting by hash mixes the sources, the same way each time.
+        mixed = sorted(lines, key=lambda line: hashlib.sha256(line.encode()).digest())
+        path.write_text("".join(f"{line}\n" for line in mixed), encoding="utf-8")
+        model = fasttext.train_supervised(
+            input=str(path),
+            dim=training.dim,
+            epoch=training.epoch,
+            lr=training.lr,
+            wordNgrams=training.word_ngrams,
+            minn=training.min_subword_chars,
+            maxn=training.max_subword_chars,
+            bucket=training.bucket,
+            minCount=training.min_count,
+            seed=training.seed,
+            thread=1,  # several threads race on the weights, and no two runs agree
+            verbose=0,
+        )
+        model.quantize(
+            input=str(path),
+            cutoff=training.cutoff,
+            retrain=True,
+            qnorm=True,
+            epoch=training.epoch,
+            lr=training.lr,
+            thread=1,
+            verbose=0,
+        )
+    model.save_model(str(out))
+    return len(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train the toxicity classifier.")
+    parser.add_argument("--data", type=Path, required=True, help="folder with toxicity/, web/ and text/")
+    parser.add_argument("--out", type=Path, required=True, help="the model file to write (.ftz)")
+    options = parser.parse_args(arguments)
+    if not options.data.is_dir():
+        parser.error(f"--data {options.data}: no such folder")
+    num_examples = train(training_examples(options.data), options.out, Training())
+    print(f"{options.out}: {num_examples:,} examples, {options.out.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

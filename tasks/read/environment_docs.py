@@ -280,7 +280,7 @@ def _docstring_html(docstring: str) -> str:
         lines = block.split("\n")
         if len(lines) > 1 and _UNDERLINE.fullmatch(lines[1].strip()):
             heading, lines = lines[0], lines[2:]
-        elif (section := _SECTION.fullmatch(lines[0])) and (len(lines) == 1 or lines[1].startswith(" ")):
+        elif len(lines) > 1 and lines[1].startswith(" ") and (section := _SECTION.fullmatch(lines[0])):
             heading, lines = section[1], lines[1:]
         else:
             heading = ""
@@ -383,7 +383,7 @@ def _published_together(files: Sequence[Path]) -> Iterator[list[BinaryIO]]:
 
 def _member(headers: Sequence[tuple[str, str]], block: bytes) -> bytes:
     """One WARC/1.1 record (ISO 28500:2017) as one gzip member, without a time stamp of its own."""
-    head = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    head = "".join(f"{name}: {value}\r\n" for name, value in (*headers, ("WARC-Block-Digest", _digest(block))))
     record = f"WARC/1.1\r\n{head}Content-Length: {len(block)}\r\n\r\n".encode() + block + b"\r\n\r\n"
     return gzip.compress(record, compresslevel=6, mtime=0)
 
@@ -414,7 +414,6 @@ def _response_member(url: str, page: bytes) -> bytes:
         ("WARC-Record-ID", _record_id(url)),
         ("WARC-Date", WARC_DATE),
         ("WARC-Target-URI", url),
-        ("WARC-Block-Digest", _digest(http + page)),
         ("WARC-Payload-Digest", _digest(page)),
         ("Content-Type", "application/http; msgtype=response"),
     )

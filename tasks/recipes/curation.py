@@ -18,7 +18,7 @@ from tasks.filters.word_list import WordList
 from tasks.formatters.c4_lines import C4Lines
 from tasks.language import LanguageRule
 from tasks.read.records import ReadLimits
-from tasks.recipes.overrides import apply_overrides, known_recipe
+from tasks.recipes.overrides import OverrideError, apply_overrides
 from tasks.rule import Configuration
 from tasks.url_filter import UrlFilter
 
@@ -71,4 +71,9 @@ def resolve_curation_recipe(name: str, overrides: Mapping[str, str]) -> Curation
 
     Raises ValueError for an unknown recipe, key or value, in one line.
     """
-    return apply_overrides(known_recipe(CURATION_RECIPES, name)(), overrides)
+    if name not in CURATION_RECIPES:
+        raise ValueError(f"there is no curation recipe {name!r}; there are {', '.join(CURATION_RECIPES)}")
+    try:
+        return apply_overrides(CURATION_RECIPES[name](), overrides)
+    except OverrideError as error:
+        raise OverrideError(f"recipe {name}: {error}") from error

@@ -103,8 +103,8 @@ def test_list_modules_leaves_out_tests_and_what_cannot_be_imported(environment: 
             "<li><strong>y : str</strong> – Which.</li></ul>",
         ),
         (
-            "Args:\n    x (int): How many,\n        at most.\n    **y: The rest.",
-            "<h4>Args</h4>\n<ul><li><strong>x (int)</strong> – How many, at most.</li>"
+            "Runs.\n\nArgs:\n    x (int): How many,\n        at most.\n    **y: The rest.",
+            "<p>Runs.</p>\n<h4>Args</h4>\n<ul><li><strong>x (int)</strong> – How many, at most.</li>"
             "<li><strong>**y</strong> – The rest.</li></ul>",
         ),
         (":param x: How many.", "<ul><li><strong>x</strong> – How many.</li></ul>"),
@@ -115,7 +115,7 @@ def test_list_modules_leaves_out_tests_and_what_cannot_be_imported(environment: 
             "Thus::\n\n    if x:\n        y < 1\n\nAnd so on.",
             "<p>Thus:</p>\n<pre>if x:\n    y &lt; 1</pre>\n<p>And so on.</p>",
         ),
-        (".. code-block:: python\n\n    x = 1\n\n    y = 2", "<pre>x = 1</pre>\n<pre>y = 2</pre>"),
+        ("So:\n\n.. code-block:: python\n\n    x = 1\n\n    y = 2", "<p>So:</p>\n<pre>x = 1</pre>\n<pre>y = 2</pre>"),
         ("So:\n\n>>> 1 + 1\n2", "<p>So:</p>\n<pre>&gt;&gt;&gt; 1 + 1\n2</pre>"),
         (":meth:`grind`\nis a role, no field.", "<p><code>grind</code> is a role, no field.</p>"),
     ],

@@ -1,0 +1,139 @@
+"""Pretraining on Ray Train: workers run `tasks.train_loop.train`; the driver follows the metrics file they write.
+
+Ray carries nothing but the job's paths and numbers. Checkpoints and metrics are files of the run's folder, so what a
+killed run leaves behind is complete, and the next one goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from infra.ray_map import ClusterError
+from tasks.atomic import write_json
+from tasks.train_loop import TrainJob, train
+
+RESULT_FILE = "result.json"
+_POLL_S = 1.0
+
+MetricRow = dict[str, Any]
+
+
+def _worker(configuration: dict[str, Any]) -> None:
+    job = TrainJob.model_validate(configuration["job"])
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    try:
+        result = train(job, rank=rank, world_size=context.get_world_size())
+    except ValueError as error:
+        if rank == 0:
+            write_json(job.run_dir / configuration["error_file"], {"error": str(error)})
+        raise
+    if rank == 0:
+        write_json(
+            job.run_dir / RESULT_FILE,
+            {
+                "step": result.step,
+                "num_steps": result.num_steps,
+                "tokens": result.tokens_seen,
+                "loss": result.loss,
+                "bits_per_byte": result.held_out.bits_per_byte if result.held_out else None,
+                "checkpoint": str(result.checkpoint),
+                "num_parameters": result.num_parameters,
+            },
+        )
+
+
+class _Follower(threading.Thread):
+    """Hands the lines of a metrics file to a callback as they are written, in order, each once."""
+
+    def __init__(self, file: Path, on_rows: Callable[[list[MetricRow]], None]) -> None:
+        super().__init__(name="metrics", daemon=True)
+        self._file, self._on_rows = file, on_rows
+        self._last_step = 0
+        self._done = threading.Event()
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        while not self._done.wait(_POLL_S):
+            self._hand_over()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        try:
+            content = self._file.read_bytes() if self._file.is_file() else b""
+            lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+            rows = [row for line in lines if (row := json.loads(line))["step"] > self._last_step]
+            if rows:
+                self._last_step = rows[-1]["step"]
+                self._on_rows(rows)
+        except Exception as error:  # shown by the driver when training is over; training itself must not stop for it
+            self.error = error
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
+
+
+def num_gpus() -> int:
+    """GPUs of the connected cluster."""
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("GPU", 0))
+
+
+def run_training(
+    job: TrainJob, *, num_workers: int, on_rows: Callable[[list[MetricRow]], None]
+) -> dict[str, Any]:
+    """Train on the connected Ray cluster, on GPUs where it has them; the run's result as a plain mapping.
+
+    `on_rows` gets the metrics of the steps as they are written, from step 1 on also where the run was resumed.
+    Raises ClusterError where the cluster cannot hold the workers, ValueError for what the training loop refuses.
+    """
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    num_cpus, use_gpu = int(resources.get("CPU", 0)), num_gpus() > 0
+    if num_workers > (num_gpus() if use_gpu else num_cpus):
+        kind = "GPUs" if use_gpu else "CPUs"
+        raise ClusterError(
+            f"{num_workers} training workers were asked for, the Ray cluster has {num_gpus() if use_gpu else num_cpus}"
+            f" {kind}; ask for fewer with --workers"
+        )
+    job.run_dir.mkdir(parents=True, exist_ok=True)
+    attempt = uuid.uuid4().hex[:8]
+    error_file = job.run_dir / f"error-{attempt}.json"
+    for name in ("ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job.model_dump(mode="json"), "error_file": error_file.name},
+        scaling_config=ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": max(1, num_cpus // num_workers), **({"GPU": 1} if use_gpu else {})},
+        ),
+        # a name used before would silently resume that run's Ray state; our checkpoints decide what is resumed
+        run_config=RunConfig(name=f"attempt-{attempt}", storage_path=str(job.run_dir / "ray")),
+    )
+    follower = _Follower(job.run_dir / "metrics.jsonl", on_rows)
+    follower.start()
+    try:
+        trainer.fit()
+    except Exception as error:
+        if error_file.is_file():
+            raise ValueError(json.loads(error_file.read_bytes())["error"]) from error
+        raise
+    finally:
+        follower.stop()
+    if follower.error is not None:
+        raise RuntimeError(f"training is complete in {job.run_dir}, its metrics were not all recorded") from follower.error
+    result: dict[str, Any] = json.loads((job.run_dir / RESULT_FILE).read_bytes())
+    return result

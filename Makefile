@@ -42,7 +42,7 @@ up: setup  ## Prefect and MLflow on this store's history, on loopback addresses,
 	$(BIN)/tokenmill up --store "$(STORE)"
 
 constraints: setup  ## write constraints.txt from what is installed, after changing a dependency
-	infra/constraints.sh "$(BIN)/python" > .constraints.tmp && mv .constraints.tmp constraints.txt
+	infra/constraints.sh "$(BIN)/python" > constraints.tmp && mv constraints.tmp constraints.txt
 
 clean:  ## remove .venv and caches; the store stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -107,7 +107,7 @@ def tracked_run(
     name: str,
     *,
     tags: Mapping[str, str],
-    parent: str | None = None,
+    parent: str = "",
     resume: str | None = None,
 ) -> Iterator[MlflowTracker]:
     """One MLflow run that ends as FINISHED, FAILED, or KILLED where the block was interrupted.

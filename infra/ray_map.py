@@ -25,7 +25,7 @@ class ClusterError(ValueError):
     """The Ray cluster that was asked for is not there, or is too small."""
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Say within seconds that nobody answers: `ray.init` itself takes two minutes and then ends the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
@@ -50,7 +50,7 @@ def ray_cluster(num_workers: int | None = None) -> Iterator[RayMap]:
     address = os.environ.get("RAY_ADDRESS")
     if started:
         if address:
-            _check_reachable(address)
+            check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(

@@ -5,9 +5,12 @@ Set before prefect, ray or mlflow are imported, because each reads its environme
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tasks.store import Store
 
@@ -31,6 +34,43 @@ def mlflow_uri(store: Store) -> str:
 
 def mlflow_artifacts(store: Store) -> Path:
     return store.root / "mlflow" / "artifacts"
+
+
+UP_FILE = "up.json"
+_DEFAULT_ADDRESSES = {"prefect": "http://127.0.0.1:4200", "mlflow": "http://127.0.0.1:5000"}
+
+
+def _answers(address: str) -> bool:
+    parts = urlsplit(address)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def served_addresses(store: Store) -> dict[str, str]:
+    """Where `tokenmill up` serves this store's two pages, if it does now."""
+    try:
+        addresses: dict[str, str] = json.loads((store.root / UP_FILE).read_bytes())
+    except FileNotFoundError:
+        return {}
+    return addresses if all(_answers(addresses[name]) for name in _DEFAULT_ADDRESSES) else {}
+
+
+def prefect_ui(store: Store) -> str:
+    """Address of Prefect's page: where it is served now, else where `tokenmill up` will serve it."""
+    if api := os.environ.get("PREFECT_API_URL"):
+        return api.removesuffix("/").removesuffix("/api")
+    return served_addresses(store).get("prefect", _DEFAULT_ADDRESSES["prefect"])
+
+
+def mlflow_ui(store: Store) -> str:
+    """Address of MLflow's page: where it is served now, else where `tokenmill up` will serve it."""
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if tracking.startswith("http"):
+        return tracking.rstrip("/")
+    return served_addresses(store).get("mlflow", _DEFAULT_ADDRESSES["mlflow"])
 
 
 def ray_token(store: Store) -> str:
@@ -66,7 +106,10 @@ def environment(store: Store) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",  # a run never downloads on its own
         "TOKENIZERS_PARALLELISM": "false",  # one core for each worker
     }
-    if not os.environ.get("PREFECT_API_URL"):
+    served = served_addresses(store)
+    if served:  # one writer for Prefect's database: the server that is already there
+        values["PREFECT_API_URL"] = f"{served['prefect']}/api"
+    elif not os.environ.get("PREFECT_API_URL"):
         values["PREFECT_API_DATABASE_CONNECTION_URL"] = prefect_database(store)
         values["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
     if not os.environ.get("RAY_ADDRESS"):
@@ -83,3 +126,8 @@ def enter(store: Store) -> None:
     """
     os.environ.update(environment(store))
     os.chdir(store.root / "empty")
+
+
+def current_store() -> Store:
+    """The store of this process: `$TOKENMILL_STORE`, else `./store`."""
+    return Store.open(default_store())

@@ -34,6 +34,37 @@ from tasks.filters.toxicity import TOXIC_LABEL, as_classifier_input, split_into_
 
 ORDINARY_LABEL = "__label__ordinary"
 
+# In the labelled tweets some groups are mostly named by those who insult them, and a classifier learns that naming them
+# is toxic. Ordinary sentences that name them are the remedy of Dixon et al. 2018, "Measuring and mitigating unintended
+# bias in text classification".
+GROUPS = (
+    "gay lesbian bisexual transgender queer straight black white asian latino hispanic african arab jewish muslim"
+    " christian hindu buddhist catholic atheist indian chinese mexican american immigrant refugee deaf blind disabled"
+    " autistic female male old young"
+).split()
+GROUP_SENTENCES = (
+    "I am a {} person.",
+    "She is a {} woman who works as a nurse.",
+    "The {} community met on Sunday.",
+    "He grew up in a {} family.",
+    "{} people live here.",
+    "a {} man and his friends",
+    "My neighbours are {} and very kind.",
+    "We talked about {} rights.",
+    "The first {} president of the club",
+    "as a {} woman i am proud",
+    "the history of {} people in this country",
+    "{} students are welcome",
+    "they are {}",
+    "My friend is {}.",
+    "the {} actor won a prize",
+    "{} culture and art",
+    "being {} is normal",
+    "a {} couple got married",
+    "{} kids play football",
+    "a book on {} life",
+)
+
 
 @dataclass(frozen=True)
 class Training:
@@ -103,6 +134,8 @@ def pages(path: Path, *, held_out: bool) -> Iterator[str]:
 
 def training_examples(data: Path) -> Iterator[Example]:
     """Every example the model is trained on, in a fixed order."""
+    for sentence in GROUP_SENTENCES:
+        yield from (Example(sentence.format(group), toxic=False) for group in GROUPS)
     yield from tweets(data / "toxicity" / "davidson.csv.gz")
     for text, toxic_offsets in comments(data / "toxicity" / "toxic_spans_train.csv.gz"):
         yield from comment_pieces(text, toxic_offsets)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from tasks.read.byte_stream import PULL_BYTES, Window
+from tasks.read.byte_stream import PULL_BYTES, BrokenStream, Window
 from tasks.read.framing import Damage, Frame
 from tasks.read.limits import MAX_HEAD_BYTES, ReadLimits
 
@@ -21,6 +21,10 @@ bounds the work that a hostile file can cause. After that such a region ends whe
 
 RECORD_TYPES = frozenset({b"response", b"resource", b"conversion"})
 OTHER_TYPES = frozenset({b"warcinfo", b"request", b"metadata", b"revisit", b"continuation"})
+
+
+WRONG_LENGTH = "the declared length is wrong"
+RESYNC_BYTES = 1 << 16  # no head that is searched for may be longer, or finding it would depend on where reading began
 
 
 class MalformedHead(Exception):
@@ -41,7 +45,6 @@ class ArchiveLayout:
     crosses_members = False
     next_start: re.Pattern[bytes]  # matches a line end that a record's head follows
     min_newlines: int  # how many line ends behind a block confirm its length, where no record follows
-    _newlines = re.compile(rb"[\r\n]*")
 
     def begins(self, prefix: bytes) -> bool:
         """Whether a record begins with these bytes."""
@@ -74,25 +77,29 @@ class ArchiveLayout:
                     continue
             else:
                 text = window.peek(0, head.num_bytes)
-                digest = _skip(window, num_bytes)
-                window.fill(LOOKAHEAD_BYTES)
-                if window.position == start + num_bytes and self._ends_well(window, 0):
-                    kind = "record" if head.is_record else "other"
-                    yield Frame(kind, start, num_bytes, text, digest=digest, is_overlong=True)
+                hasher = hashlib.sha256()
+                try:
+                    ends_well = _skip(window, num_bytes, hasher) and self._ends_well(window, 0)
+                except BrokenStream:
+                    yield Damage(start, hasher.digest(), window.position - start, "an over-long record")
+                    raise
+                if ends_well:
+                    kind: Literal["record", "other"] = "record" if head.is_record else "other"
+                    yield Frame(kind, start, num_bytes, text, digest=hasher.hexdigest(), is_overlong=True)
                     continue
                 if rewinds_left == 0:
-                    yield Damage(start, digest.encode(), window.position - start, "the declared length is wrong")
+                    yield Damage(start, hasher.digest(), window.position - start, WRONG_LENGTH)
                     continue
                 rewinds_left -= 1
                 window.rewind(start)
-            yield from self._skip_to_start(window, "the declared length is wrong")
+            yield from self._skip_to_start(window, WRONG_LENGTH)
 
     def _skip_newlines(self, window: Window) -> bool:
         """Drop line ends; False where nothing follows them."""
         while held := window.fill(1):
-            newlines = window.match(self._newlines)
-            window.drop(newlines)
-            if newlines < held:
+            num_newlines = window.run_length(b"\r\n")
+            window.drop(num_newlines)
+            if num_newlines < held:
                 return True
         return False
 
@@ -108,10 +115,93 @@ class ArchiveLayout:
         """Damage from here, where no good record begins, to the next beginning or the end."""
         while held := window.fill(PULL_BYTES):
             offset = window.position
-            found = window.search(self.next_start)
-            if found is not None:
-                yield Damage(offset, window.drop(found[1]), found[1], detail)
+            end = window.search_end(self.next_start)
+            if end is not None:
+                yield Damage(offset, window.drop(end), end, detail)
                 return
-            # an incomplete head may stand at the end of what is in view
-            keep = 0 if held < PULL_BYTES else min(MAX_HEAD_BYTES, PULL_BYTES) // 2
-            yield Damage(offset, window.drop(held - keep), held - keep, detail)
+            num_bytes = held if held < PULL_BYTES else held - RESYNC_BYTES  # a head may be half in view
+            yield Damage(offset, window.drop(num_bytes), num_bytes, detail)
+
+
+class WarcLayout(ArchiveLayout):
+    """`WARC/1.x`, named fields, an empty line, Content-Length bytes, two line ends."""
+
+    next_start = re.compile(rb"\n(?=WARC/1\.)")
+    min_newlines = 2
+
+    _version = re.compile(rb"WARC/\d\.\d+[ \t]*\r?\n")
+    _head_end = re.compile(rb"\r?\n\r?\n")
+    _length = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*(\d{1,18})[ \t\r]*$")
+    _type = re.compile(rb"(?im)^warc-type[ \t]*:[ \t]*([a-z]+)[ \t\r]*$")
+
+    def begins(self, prefix: bytes) -> bool:
+        return prefix.startswith(b"WARC/")
+
+    def head(self, window: Window) -> Head:
+        text = _until(window, self._head_end)
+        if not self._version.match(text):
+            raise MalformedHead("no WARC version line")
+        lengths = set(self._length.findall(text))
+        if len(lengths) != 1:
+            raise MalformedHead(f"{len(lengths)} values of Content-Length instead of one")
+        types = {name.lower() for name in self._type.findall(text)}
+        if len(types) != 1 or not types <= RECORD_TYPES | OTHER_TYPES:
+            raise MalformedHead("no WARC-Type that the standard knows")
+        return Head(len(text), int(lengths.pop()), is_record=types <= RECORD_TYPES)
+
+
+class ArcLayout(ArchiveLayout):
+    """One line `URL IP date type [...] length`, `length` bytes, one line end. The first such block is `filedesc:`."""
+
+    _line = (
+        rb"([A-Za-z][A-Za-z0-9+.-]{0,30}:[^ \n][^\n]{0,32767}) [^ \n]{1,64} (\d{14,17}|null|-) "
+        rb"([^\n]{1,1000}?) (\d{1,18})\r?\n"
+    )
+    _head = re.compile(_line)
+    next_start = re.compile(rb"\n(?=" + _line + rb")")
+    min_newlines = 1
+
+    def begins(self, prefix: bytes) -> bool:
+        return self._head.match(prefix) is not None
+
+    def head(self, window: Window) -> Head:
+        fields = self.fields(_until(window, re.compile(rb"\n")))
+        return Head(fields.num_bytes, fields.block_bytes, is_record=not fields.url.startswith("filedesc:"))
+
+    def fields(self, head: bytes) -> ArcFields:
+        """What a head line says. Raises `MalformedHead`."""
+        match = self._head.fullmatch(head)
+        if match is None:
+            raise MalformedHead("no ARC record line")
+        url, date, media_type, length = (value.decode("utf-8", "replace") for value in match.groups())
+        return ArcFields(len(head), int(length), url, date, media_type)
+
+
+class ArcFields(NamedTuple):
+    """An ARC record's head line."""
+
+    num_bytes: int
+    block_bytes: int
+    url: str
+    date: str  # 14 digits, or more that mean nothing; `null` or `-` where unknown
+    media_type: str  # in version 2 with the further fields behind it
+
+
+def _until(window: Window, end: re.Pattern[bytes]) -> bytes:
+    for num_bytes in (1 << 12, 1 << 15, MAX_HEAD_BYTES):
+        held = window.fill(num_bytes)
+        found = window.search_end(end)
+        if found is not None and found <= MAX_HEAD_BYTES:
+            return window.peek(0, found)
+        if held < num_bytes:
+            break
+    raise MalformedHead("the record's head does not end")
+
+
+def _skip(window: Window, num_bytes: int, hasher: hashlib._Hash) -> bool:
+    """Move on by `num_bytes` and look ahead; whether there were as many."""
+    end = window.position + num_bytes
+    while window.position < end and (held := window.fill(1)):
+        hasher.update(window.drop(min(held, end - window.position)))
+    window.fill(LOOKAHEAD_BYTES)
+    return window.position == end

@@ -149,10 +149,17 @@ class Window:
         """The bytes `[start, stop)` from here, as far as they are in view."""
         return bytes(self._buffer[self._first + start : self._first + stop])
 
-    def search(self, pattern: re.Pattern[bytes], start: int = 0) -> tuple[int, int] | None:
-        """Where `pattern` first matches in view at or after `start`: (begin, end), counted from here."""
+    def search_end(self, pattern: re.Pattern[bytes], start: int = 0) -> int | None:
+        """Where the first match of `pattern` in view at or after `start` ends, counted from here; None: no match."""
         match = pattern.search(self._buffer, self._first + start)
-        return None if match is None else (match.start() - self._first, match.end() - self._first)
+        return None if match is None else match.end() - self._first
+
+    def run_length(self, members: bytes) -> int:
+        """How many of the bytes in view from here on are in `members` without a break."""
+        index = self._first
+        while index < len(self._buffer) and self._buffer[index] in members:
+            index += 1
+        return index - self._first
 
     def drop(self, num_bytes: int) -> bytes:
         """Move on over bytes that are in view; they are returned."""

@@ -39,7 +39,7 @@ class Frame:
     """One frame. Damaged and over-long ones have no `block`; for them `digest` is the SHA-256 of their bytes."""
 
     kind: Literal["record", "other", "damaged"]
-    offset: int  # of the record; in a compressed file of its gzip member, in compressed JSONL the line's number
+    offset: int  # of the record; in a compressed file of its gzip member, or of the first of those it may cross
     num_bytes: int  # decompressed
     head: bytes = b""
     block: bytes = b""
@@ -74,26 +74,18 @@ class Layout(Protocol):
 
 
 def is_compressed(raw: RawFile, path: str, layout: Layout) -> bool:
-    """By the file's first bytes; where these are neither gzip nor a record, by its name, because they may be damaged."""
+    """By the first bytes; where these are neither gzip nor a record, by the name, because they may be damaged."""
     prefix = raw.read_at(0, PREFIX_BYTES)
     return prefix.startswith(GZIP_MAGIC) or (path.lower().endswith(".gz") and not layout.begins(prefix))
 
 
 def frames(raw: RawFile, path: str, layout: Layout, limits: ReadLimits, *, start: int = 0) -> Iterator[Frame]:
-    """Frames to the end of the file, from `start`: 0, or the offset of a frame that is the first with that offset.
-
-    Compressed files of a layout that crosses members have one starting point, 0.
-    """
+    """Frames to the end of the file, from `start`: 0, or the offset of a frame that is the first with that offset."""
     if not is_compressed(raw, path, layout):
         plain = layout.pieces(Window(PlainStream(raw, start)), limits)
         yield from _merged((replace(piece, offset=start + piece.offset) for piece in plain), None)
         return
-    merged = _merged(_gzip_pieces(raw, layout, limits, start), limits.max_record_bytes)
-    if not layout.crosses_members:
-        yield from merged
-        return
-    for number, frame in enumerate(merged):
-        yield replace(frame, offset=number)
+    yield from _merged(_gzip_pieces(raw, layout, limits, start), limits.max_record_bytes)
 
 
 def _gzip_pieces(raw: RawFile, layout: Layout, limits: ReadLimits, start: int) -> Iterator[Frame | Damage]:
@@ -107,7 +99,8 @@ def _gzip_pieces(raw: RawFile, layout: Layout, limits: ReadLimits, start: int) -
             try:
                 for piece in layout.pieces(window, limits):
                     yield replace(piece, offset=member)
-                    damaged_from = stream.feed_offset
+                    if isinstance(piece, Frame):
+                        damaged_from = stream.feed_offset
             except BrokenStream as broken:
                 detail = str(broken)
                 rest = window.rest()
@@ -117,7 +110,9 @@ def _gzip_pieces(raw: RawFile, layout: Layout, limits: ReadLimits, start: int) -
                 continue
         found = find_member(raw, max(damaged_from, member + 1), layout.begins)
         while (found is None or damaged_from < found) and (
-            skipped := raw.read_at(damaged_from, BLOCK_BYTES if found is None else min(BLOCK_BYTES, found - damaged_from))
+            skipped := raw.read_at(
+                damaged_from, BLOCK_BYTES if found is None else min(BLOCK_BYTES, found - damaged_from)
+            )
         ):
             yield Damage(member, skipped, 0, detail)
             damaged_from += len(skipped)

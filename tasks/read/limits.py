@@ -17,7 +17,7 @@ class ReadLimits(Configuration):
         default=10_000_000,
         ge=1_000,
         le=1 << 30,
-        description="Largest page or text that is kept, in bytes after HTTP decoding; larger ones are `page_too_large`.",
+        description="Largest page or text to keep, in bytes after HTTP decoding; a larger one is `page_too_large`.",
     )
     max_record_bytes: int = Field(
         default=64 << 20,

@@ -69,7 +69,7 @@ def open_handle(path: str) -> Iterator[BinaryIO]:
 
 
 def _serves_ranges(handle: Any) -> bool:
-    """Whether the last byte can be had alone; fsspec raises ValueError where the server sends the whole file instead."""
+    """Whether the last byte can be had alone; fsspec raises ValueError where the server sends the whole file."""
     try:
         handle.seek(-1, 2)
         handle.read(1)

@@ -1,0 +1,187 @@
+"""From a page's HTML to its main text, with limits: no page takes the pipeline down or holds it up.
+
+`Extractor` sends pages to a warm process of its own (`tasks.extract_worker`), because a page can make the libraries
+run for ever, crash, or eat all memory, and only a process can be stopped from outside. What decides normally are
+counts (bytes, elements, depth), the same on any machine; the clock is only the backstop.
+
+trafilatura was chosen, with its default settings, by mean word F1 (multisets of lower-cased words) against the
+hand-made texts of 500 pages of the WCXB development set: default .846, recall mode .833, precision mode .796, fast mode
+.815, with comments .842, with links .818, without tables .837, with Markdown formatting .846.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from types import TracebackType
+
+from pydantic import Field
+
+from tasks.document import Drop
+from tasks.rule import Configuration
+
+START_TIMEOUT_S = 120.0  # the child imports for 1-2 s, or many times that on a loaded machine
+
+_LENGTH = struct.Struct("!I")
+
+
+class Extraction(Configuration):
+    """Limits on what a page may cost. The largest of WCXB's 500 pages has 1.2 MB, 10,145 elements and a depth of 41."""
+
+    max_bytes: int = Field(default=5_000_000, ge=1, le=100_000_000, description="HTML of a page, in bytes")
+    max_nodes: int = Field(default=100_000, ge=1, description="Elements of a page")
+    max_depth: int = Field(
+        default=200, ge=1, le=255, description="Elements inside one another; the parser cuts pages off silently at 256"
+    )
+    backstop_s: float = Field(
+        default=60.0, gt=0, le=3600, description="Seconds after which a page counts as one that never returns"
+    )
+    max_memory_bytes: int = Field(
+        default=2_000_000_000, ge=100_000_000, description="Memory a page may take in the extraction process, in bytes"
+    )
+
+
+def extract_text(html: bytes | str) -> str:
+    """The main text of a page, in this process and without limits; empty where there is none.
+
+    Raises what the libraries raise; ValueError if bytes are in no readable encoding.
+    """
+    # Imported when first needed: trafilatura takes most of a second, and configurations do not use it.
+    from trafilatura.utils import load_html
+
+    from tasks.extract_worker import decode_html, extract_tree
+
+    decoded = html if isinstance(html, str) else decode_html(html, None)
+    if isinstance(decoded, Drop):
+        raise ValueError(f"{decoded.value:.0%} of the characters cannot be read in any encoding; pass decoded text")
+    tree = load_html(decoded)
+    return "" if tree is None else extract_tree(tree)
+
+
+class Extractor:
+    """Extraction in a warm process that is replaced when it hangs or dies. Not for use by two threads at once.
+
+    Reasons of `Drop`: `too_many_bytes`, `too_many_nodes`, `too_deep`, `bad_charset`, `no_content`,
+    `extraction_error` (an exception, in detail), `extraction_timeout`, `extraction_crash`.
+    """
+
+    def __init__(self, limits: Extraction) -> None:
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+
+    def __enter__(self) -> Extractor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the extraction process; None before the first page and after `close`."""
+        return None if self._process is None else self._process.pid
+
+    def extract(self, html: bytes, charset: str | None) -> str | Drop:
+        """The page's main text, or why there is none. `charset` is what the HTTP or WARC header declares.
+
+        Raises RuntimeError if the extraction process cannot be started.
+        """
+        limits = self._limits
+        if len(html) > limits.max_bytes:
+            return Drop("too_many_bytes", len(html), limits.max_bytes)
+        if self._connection is None:
+            self._start()
+        connection = self._connection
+        assert connection is not None
+        try:
+            connection.settimeout(limits.backstop_s)  # for all of the request: `sendall` counts its time as one
+            deadline = time.monotonic() + limits.backstop_s
+            send_frames(connection, (charset or "").encode("utf-8", "replace"), html)
+            drop, text = receive_frame(connection, deadline), receive_frame(connection, deadline)
+        except TimeoutError:
+            self._kill()
+            return Drop("extraction_timeout", limits.backstop_s, limits.backstop_s)
+        except OSError as error:  # the child closed its end while it was sent the page
+            return Drop("extraction_crash", detail=self._kill() or str(error))
+        if drop is None or text is None:
+            return Drop("extraction_crash", detail=self._kill())
+        return Drop(**json.loads(drop)) if drop else text.decode("utf-8")
+
+    def close(self) -> None:
+        """End the extraction process; it starts again with the next page."""
+        self._kill()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        # `-P`, and this process's own search path: the child finds the same `tasks` as we did, never one that happens
+        # to lie in the current folder. With `-m` it does not run the parent's main module, as multiprocessing would.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tasks.extract_worker", self._limits.model_dump_json()],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=environment,
+            )
+        except OSError as error:
+            ours.close()
+            raise RuntimeError(f"the extraction process cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        self._connection = ours
+        deadline = time.monotonic() + START_TIMEOUT_S
+        with suppress(TimeoutError, OSError):
+            if receive_frame(ours, deadline) == b"" and receive_frame(ours, deadline) == b"":
+                return
+        raise RuntimeError(
+            f"the extraction process ended or did not answer while it started ({self._kill()}); its standard error "
+            f"says why; try `{sys.executable} -P -c 'import tasks.extract_worker'`"
+        )
+
+    def _kill(self) -> str:
+        """Stop the process if there is one; says how it ended if it had ended by itself."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is None:
+            return ""
+        with suppress(subprocess.TimeoutExpired):  # one that just died is a moment from having an exit status
+            self._process.wait(timeout=0.2)
+        ended = self._process.returncode
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        if ended is None:
+            return "did not end by itself"
+        return f"killed by signal {-ended}" if ended < 0 else f"exit status {ended}"
+
+
+def send_frames(connection: socket.socket, *frames: bytes) -> None:
+    """Send each with its length in front."""
+    connection.sendall(b"".join(_LENGTH.pack(len(frame)) + frame for frame in frames))
+
+
+def receive_frame(connection: socket.socket, deadline: float | None = None) -> bytes | None:
+    """The next frame, or None where the other side ended. Raises TimeoutError at `deadline` (`time.monotonic`)."""
+    header = _receive(connection, _LENGTH.size, deadline)
+    return None if header is None else _receive(connection, _LENGTH.unpack(header)[0], deadline)
+
+
+def _receive(connection: socket.socket, num_bytes: int, deadline: float | None) -> bytes | None:
+    data = bytearray()
+    while len(data) < num_bytes:
+        if deadline is not None:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+        piece = connection.recv(min(num_bytes - len(data), 1 << 20))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)

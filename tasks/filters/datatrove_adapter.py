@@ -1,0 +1,130 @@
+"""datatrove's filters and formatters as rules.
+
+datatrove is the reference for the decisions: its classes run unchanged, and what they return becomes a `Decision`.
+
+    True                     Keep, or Rewrite where the filter edited the text
+    False, (False, reason)   Drop; the reason made an identifier
+    another text             Rewrite, its edits found by comparing lines
+
+Empty text never reaches them (several divide by the number of words or lines): it is dropped with the reason "empty".
+The families with files of their own use `decide_with` and add the figures to each Drop; `DatatroveStep` takes any other
+filter or formatter by name.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+from datatrove.data import Document as DatatroveDocument
+from datatrove.pipeline.filters.base_filter import BaseFilter
+from datatrove.pipeline.formatters.base import BaseFormatter
+from datatrove.utils.typeshelper import Languages
+from pydantic import Field, JsonValue
+
+from tasks.document import Decision, Document, Drop, Keep, Rewrite
+from tasks.filters.words import SHARED_WORDS
+from tasks.formatters.edits import line_edits
+from tasks.rule import Rule
+
+REFUSED_STEPS = {
+    "C4BadWordsFilter": "downloads its word lists; use WordList",
+    "FastTextClassifierFilter": "downloads its model and keeps state; use Toxicity",
+    "LambdaFilter": "takes Python code, which a configuration cannot hold",
+    "LanguageFilter": "downloads its model",
+    "SamplerFilter": "draws random numbers, so its decision depends on the documents before",
+    "UnigramLogProbFilter": "downloads its word frequencies",
+    "URLFilter": "reads the URL, not the text",
+}
+"""Steps that cannot be rules: a rule is deterministic, depends on its document alone, and needs no network."""
+
+Explain = Callable[[str, str], Drop]
+"""From the text and datatrove's reason to the full Drop, with the violated figure and its threshold."""
+
+
+def as_reason(reason: str, fallback: str) -> str:
+    """datatrove's reason as an identifier: "< 3 paragraphs" of the step `c4` becomes `c4_3_paragraphs`."""
+    identifier = re.sub(r"\W+", "_", reason).strip("_")
+    return identifier if identifier.isidentifier() else f"{fallback}_{identifier}".strip("_")
+
+
+def decide_with(step: BaseFilter, explain: Explain) -> Callable[[Document], Decision]:
+    """The filter as a function on documents; it must not edit the text."""
+
+    def decide(document: Document) -> Decision:
+        if not document.text.strip():
+            return Drop("empty")
+        copied = DatatroveDocument(text=document.text, id=document.document_id)
+        kept, reason = _verdict(step.filter(copied))
+        assert copied.text is document.text, f"{step!r} edits the text"
+        return Keep() if kept else explain(document.text, reason)
+
+    return decide
+
+
+def _verdict(result: bool | tuple[bool, str]) -> tuple[bool, str]:
+    return result if isinstance(result, tuple) else (bool(result), "")
+
+
+class DatatroveStep(Rule):
+    """Any filter or formatter of datatrove that is deterministic and needs no network, by its name and options."""
+
+    kind: Literal["datatrove"] = "datatrove"
+    libraries: ClassVar[tuple[str, ...]] = ("datatrove", "spacy")
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$",
+        description="Reason of an edit, and of a Drop for which the step itself gives none.",
+    )
+    step: str = Field(
+        pattern=r"^datatrove\.pipeline\.(filters|formatters)(\.[a-z0-9_]+)?:[A-Za-z0-9_]+$",
+        description="Module and class, as in datatrove.pipeline.filters:RegexFilter. Nothing outside datatrove's filters"
+        " and formatters can be named.",
+    )
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="Arguments of the class; lists become tuples.")
+
+    def build(self) -> Callable[[Document], Decision]:
+        """Raises ValueError where there is no such step, it cannot be a rule, or it does not take the options."""
+        step = self._make_step()
+        if getattr(step, "language", None) in (Languages.english, Languages.english__latn):
+            step.language = SHARED_WORDS
+
+        def decide(document: Document) -> Decision:
+            if not document.text.strip():
+                return Drop("empty")
+            if isinstance(step, BaseFormatter):
+                # A copy each time: PIIFormatter goes round its replacements, which would carry over between documents.
+                text = copy.deepcopy(step).format(document.text)
+            else:
+                copied = DatatroveDocument(text=document.text, id=document.document_id)
+                kept, reason = _verdict(step.filter(copied))
+                if not kept:
+                    return Drop(as_reason(reason, self.name), detail=reason or None)
+                text = copied.text
+            edits = line_edits(document.text, text, self.name)
+            return Rewrite(text, edits) if edits else Keep()
+
+        return decide
+
+    def _make_step(self) -> Any:
+        module_name, class_name = self.step.split(":")
+        if class_name in REFUSED_STEPS:
+            raise ValueError(f"rule {self.name!r}: {class_name} {REFUSED_STEPS[class_name]}")
+        try:
+            step_class = getattr(importlib.import_module(module_name), class_name)
+        except (ModuleNotFoundError, AttributeError) as error:
+            raise ValueError(f"rule {self.name!r}: there is no {self.step}; see datatrove.pipeline.filters") from error
+        if not (isinstance(step_class, type) and issubclass(step_class, (BaseFilter, BaseFormatter))):
+            raise ValueError(f"rule {self.name!r}: {self.step} is neither a filter nor a formatter of datatrove")
+        options = {key: _with_tuples(value) for key, value in self.options.items()}
+        try:
+            return step_class(**options)
+        except (TypeError, ImportError) as error:
+            raise ValueError(f"rule {self.name!r}: {self.step} cannot be made with {self.options}: {error}") from error
+
+
+def _with_tuples(value: JsonValue) -> Any:
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

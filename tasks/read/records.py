@@ -1,0 +1,44 @@
+"""The reader: every record of a range, in the order of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from tasks.document import Record
+from tasks.read.archive import arc_record, warc_record
+from tasks.read.framing import Frame, frames
+from tasks.read.html_file import html_file_record
+from tasks.read.inventory import LAYOUTS, RecordRange
+from tasks.read.limits import ReadLimits
+from tasks.read.parquet import parquet_records
+from tasks.read.raw_file import open_handle, open_raw
+from tasks.read.rows import line_record
+
+_RECORD_OF_FRAME: dict[str, Callable[[Frame, str, str, ReadLimits], Record]] = {
+    "warc": warc_record,
+    "arc": arc_record,
+    "jsonl": line_record,
+}
+
+
+def read_range(record_range: RecordRange, *, source: str, limits: ReadLimits) -> Iterator[Record]:
+    """As many records as the counting pass counted, whatever the file holds.
+
+    `source` is the logical name that the records carry. What cannot be read is a record with a `problem`; only the
+    storage's own errors (a file that is gone, a broken connection) are raised.
+    """
+    file = record_range.file
+    if file.format == "html":
+        with open_handle(file.path) as handle:
+            yield html_file_record(handle, source, file.path, limits)
+    elif file.format == "parquet":
+        with open_handle(file.path) as handle:
+            yield from parquet_records(handle, record_range.start, record_range.end, source, file.path, limits)
+    else:
+        record_of_frame = _RECORD_OF_FRAME[file.format]
+        with open_raw(file.path) as raw:
+            for frame in frames(raw, file.path, LAYOUTS[file.format], limits, start=record_range.start):
+                if record_range.end is not None and frame.offset >= record_range.end:
+                    break
+                if frame.kind != "other":
+                    yield record_of_frame(frame, source, file.path, limits)

@@ -1,0 +1,159 @@
+"""From what a user names as the source to the files it means."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import fsspec
+from pydantic import Field
+
+from tasks.read.archive_layout import ArcLayout, WarcLayout
+from tasks.read.byte_stream import GZIP_MAGIC, PREFIX_BYTES, member_prefix
+from tasks.read.line_layout import LineLayout
+from tasks.read.raw_file import open_raw
+from tasks.rule import Configuration
+
+SourceFormat = Literal["warc", "arc", "html", "jsonl", "parquet"]
+
+SUFFIXES: dict[str, SourceFormat] = {
+    ".warc": "warc",
+    ".warc.gz": "warc",
+    ".wet": "warc",
+    ".wet.gz": "warc",
+    ".arc": "arc",
+    ".arc.gz": "arc",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".jsonl": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".json.gz": "jsonl",  # how C4 and Dolma name theirs
+    ".parquet": "parquet",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class SourceFile(Configuration):
+    """One file of a source."""
+
+    path: str = Field(min_length=1, description="Absolute local path, or URL.")
+    format: SourceFormat
+    size_bytes: int = Field(ge=0, description="0 where a server does not say.")
+    version: str = Field(
+        description="Changes with the content: mtime in ns of a local file, else ETag or Last-Modified."
+    )
+
+
+class Listing(Configuration):
+    """The files of a source, and how many others it holds, by suffix."""
+
+    files: tuple[SourceFile, ...]
+    ignored: dict[str, int]
+
+
+def resolve_source(source: str) -> tuple[SourceFile, ...]:
+    """The readable files of a path, folder, glob or URL, sorted by path; what a folder holds else is logged.
+
+    Raises ValueError where there is nothing to read.
+    """
+    listing = list_source(source)
+    if listing.ignored:
+        counts = ", ".join(f"{suffix} ({count})" for suffix, count in sorted(listing.ignored.items()))
+        logger.warning("%s: %d files ignored: %s", source, sum(listing.ignored.values()), counts)
+    return listing.files
+
+
+def list_source(source: str) -> Listing:
+    """`resolve_source`, with the ignored files counted.
+
+    A folder is searched to its depths. Folders and globs take the files whose suffix is in `SUFFIXES`; a file named
+    alone is taken whatever its suffix, and its first bytes say what it is. Raises ValueError.
+    """
+    if not source.strip():
+        raise ValueError("the source is empty: name a file, a folder, a glob or a URL")
+    paths, is_single_file = _find(source)
+    files: list[SourceFile] = []
+    ignored: Counter[str] = Counter()
+    for path, info in sorted(paths.items()):
+        file_format = format_of_name(path)
+        if file_format is None and is_single_file:
+            file_format = sniff_format(path)
+        if file_format is None:
+            ignored[Path(urlsplit(path).path).suffix.lower() or "(no suffix)"] += 1
+            continue
+        files.append(
+            SourceFile(path=path, format=file_format, size_bytes=info.get("size") or 0, version=_version(path, info))
+        )
+    if not files:
+        found = f"{sum(ignored.values())} files with other suffixes" if ignored else "no files"
+        raise ValueError(f"source {source!r} holds {found}: it needs at least one of {', '.join(SUFFIXES)}")
+    return Listing(files=tuple(files), ignored=dict(ignored))
+
+
+def format_of_name(path: str) -> SourceFormat | None:
+    """The format that a file's name says; None: no suffix of ours."""
+    name = (urlsplit(path).path if path.startswith(("http://", "https://")) else path).lower()
+    return next((file_format for suffix, file_format in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def sniff_format(path: str) -> SourceFormat:
+    """The format that a file's first bytes say, under gzip or not.
+
+    What is like nothing is taken as a WARC file, whose reader accounts for it as damaged.
+    """
+    with open_raw(path) as raw:
+        prefix = raw.read_at(0, PREFIX_BYTES)
+        is_gzip = prefix.startswith(GZIP_MAGIC)
+        prefix = member_prefix(raw, 0) if is_gzip else prefix
+    if WarcLayout().begins(prefix):
+        return "warc"
+    if prefix.startswith(b"filedesc://") or ArcLayout().begins(prefix):
+        return "arc"
+    if LineLayout().begins(prefix):
+        return "jsonl"
+    if not is_gzip and prefix.startswith(b"PAR1"):
+        return "parquet"
+    if not is_gzip and prefix.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        return "html"
+    return "warc"
+
+
+def _find(source: str) -> tuple[dict[str, dict[str, Any]], bool]:
+    """What fsspec knows of each file, by absolute path or URL; and whether the source names one file itself."""
+    try:
+        filesystem, path = fsspec.core.url_to_fs(source)
+        is_web = source.startswith(("http://", "https://"))
+        if is_web or filesystem.isfile(path):  # a web server's folders are pages that list files: not ours to guess
+            return {_full_path(filesystem, path): filesystem.info(path)}, True
+        if filesystem.isdir(path):
+            found = filesystem.find(path, detail=True)
+        elif fsspec.core.has_magic(path):
+            found = {name: info for name, info in filesystem.glob(path, detail=True).items() if info["type"] == "file"}
+        else:
+            raise FileNotFoundError(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"source {source!r} does not exist: check the path, or the address and its bucket") from error
+    except Exception as error:  # each storage has its own: no credentials, no such host, a protocol without its package
+        reason = " ".join(str(error).split())
+        raise ValueError(f"source {source!r} cannot be listed ({type(error).__name__}: {reason}): check it") from error
+    return {_full_path(filesystem, name): info for name, info in found.items()}, False
+
+
+def _full_path(filesystem: Any, path: str) -> str:
+    is_local = "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,))
+    return path if is_local else filesystem.unstrip_protocol(path)
+
+
+def _version(path: str, info: dict[str, Any]) -> str:
+    if "://" not in path:
+        return str(os.stat(path).st_mtime_ns)  # noqa: PTH116 - one call for what fsspec rounds to a float
+    version = next(
+        (info[key] for key in ("ETag", "etag", "Last-Modified", "LastModified", "created") if info.get(key)), ""
+    )
+    return version.isoformat() if hasattr(version, "isoformat") else str(version)

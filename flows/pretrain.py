@@ -17,6 +17,7 @@ from infra.ray_train import RESULT_FILE, MetricRow, run_training
 from infra.registry import register_model
 from infra.settings import current_store
 from tasks.loss_curve import loss_curve_picture
+from tasks.pack import SPLITS, TokenShards
 from tasks.manifest import code_version, fingerprint, read_manifest
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 from tasks.store import Store, checked_name
@@ -159,5 +160,6 @@ def _register(
         "loss": result["loss"],
         "bits_per_byte": result["bits_per_byte"],
         "num_parameters": result["num_parameters"],
+        "tokens_in_corpus": sum(TokenShards(job.tokens_dir, split).num_tokens for split in SPLITS),
         "loss_curve": str(curve),
     }

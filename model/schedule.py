@@ -50,16 +50,6 @@ class WarmupCosine:
         return self.peak * cosine + floor * (1 - cosine)
 
 
-def learning_rate(
-    tokens_seen: int, total_tokens: int, peak: float, warmup_tokens: int, floor_fraction: float = 0.1
-) -> float:
-    """`WarmupCosine` for a caller that keeps no object."""
-    schedule = WarmupCosine(
-        total_tokens=total_tokens, peak=peak, warmup_tokens=warmup_tokens, floor_fraction=floor_fraction
-    )
-    return schedule.learning_rate(tokens_seen)
-
-
 def warmup_tokens(total_tokens: int, tokens_per_step: int, fraction: float = 0.01, min_steps: int = 100) -> int:
     """Tokens of warmup: `fraction` of the run, at least `min_steps` steps, at most `MAX_WARMUP_FRACTION` of the run.
 

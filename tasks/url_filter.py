@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import tarfile
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import as_file, files
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import urlsplit
 
-import tldextract
-from datatrove.data import Document as DatatroveDocument
-from datatrove.pipeline.filters import URLFilter
-from datatrove.pipeline.filters.url_filter import normalizer
 from pydantic import Field, field_validator
 
 from tasks.document import Document, Drop, Keep
 from tasks.rule import Rule
+
+if TYPE_CHECKING:  # imported where it is used: it takes most of a second, and a configuration does not need it
+    from datatrove.pipeline.filters import URLFilter
 
 BLOCK_LISTS = "url_filterblacklistsv0_3_0.tar.gz"
 
@@ -41,8 +40,9 @@ _REASONS = {  # datatrove's words for what was matched -> ours
 class UrlFilter(Rule):
     """Drops a document by its URL alone.
 
-    Reasons: `url_domain` (the registered domain is blocked), `url_subdomain` (the full host name is), `url_blocked`
-    (the page is), `url_hard_blacklisted` (one word names adult content), `url_soft_blacklisted` (several words hint
+    Reasons: `url_domain` (the registered domain is blocked, or one of `extra_domains`), `url_subdomain` (the full host
+    name is), `url_blocked` (the page is; datatrove compares whole URLs, and its list names pages without a scheme, so
+    with this version of the list that is rare), `url_hard_blacklisted` (one word names adult content), `url_soft_blacklisted` (several words hint
     at it; value: how many), `url_blacklisted_subword` (a piece of the URL does), `url_invalid` (no host to be found).
     A document without a URL, a file or a row, is kept: there is nothing to judge.
 
@@ -59,7 +59,7 @@ class UrlFilter(Rule):
     )
     use_integrated_lists: bool = Field(default=True, description="Use the block lists inside the datatrove package")
     extra_domains: tuple[str, ...] = Field(
-        default=(), description="Further registered domains or host names to drop, in lower case, without scheme"
+        default=(), description="Further domains to drop with all hosts under them, in lower case, without scheme"
     )
 
     @field_validator("extra_domains")
@@ -79,7 +79,10 @@ class UrlFilter(Rule):
 
     def build_url(self) -> Callable[[str], Keep | Drop]:
         """The decision on URLs, for use before a page is parsed."""
-        lists = _load_lists(self.soft_word_threshold, self.use_integrated_lists, self.extra_domains)
+        from datatrove.data import Document as DatatroveDocument
+
+        lists = _load_lists(self.soft_word_threshold, self.use_integrated_lists)
+        extra = frozenset(self.extra_domains)
 
         def judge(url: str) -> Keep | Drop:
             if not url:
@@ -91,6 +94,8 @@ class UrlFilter(Rule):
                 return Drop("url_invalid", detail=str(error))
             if not host:
                 return Drop("url_invalid", detail="no host name")
+            if (domain := _listed_parent(host, extra)) is not None:
+                return Drop("url_domain", detail=domain)
             # the lists are in lower case, and the case of a host name means nothing (RFC 3986, 3.2.2)
             url = url.replace(parts.netloc, parts.netloc.lower(), 1)
             verdict = lists.filter(DatatroveDocument(text="", id="", metadata={"url": url}))
@@ -99,8 +104,17 @@ class UrlFilter(Rule):
         return judge
 
 
+def _listed_parent(host: str, domains: frozenset[str]) -> str | None:
+    """The longest of `host`, its parent domain, and so on, that is in `domains`."""
+    labels = host.split(".")
+    parents = (".".join(labels[start:]) for start in range(len(labels)))
+    return next((parent for parent in parents if parent in domains), None) if domains else None
+
+
 def _drop(lists: URLFilter, matched: str, url: str) -> Drop:
     """The drop with what was matched, so that a surprising one can be traced to its list entry."""
+    from datatrove.pipeline.filters.url_filter import normalizer
+
     reason, words = _REASONS[matched], set(normalizer.split(url))
     if matched == "soft_blacklisted":
         hints = sorted(words & lists.soft_banned_words)
@@ -114,21 +128,23 @@ def _drop(lists: URLFilter, matched: str, url: str) -> Drop:
 
 
 class _DomainList:
-    """The blocked domains: sorted lines searched in place, and a few more of the caller's.
+    """The blocked domains: sorted lines, searched in place.
 
     4.6 million names as a Python set take 510 MB in every worker and 6 s to build; as the text they came in, 124 MB.
     """
 
-    def __init__(self, text: bytes, extra: Iterable[str]) -> None:
-        self._text, self._extra = text, frozenset(extra)
+    def __init__(self, text: bytes) -> None:
+        self._text = text
         for position in range(0, len(text), max(1, len(text) // 1000)):
             # bisection misses lines where the order is broken
-            assert self._line_at(position).decode() in self, "the list of blocked domains is not sorted"
+            assert self._holds(self._line_at(position)), "the list of blocked domains is not sorted"
 
     def __contains__(self, domain: str) -> bool:
-        line = domain.encode("utf-8", "surrogatepass")
+        return self._holds(domain.encode("utf-8", "surrogatepass"))
+
+    def _holds(self, line: bytes) -> bool:
         position = bisect_left(range(len(self._text)), line, key=self._line_at)
-        return (position < len(self._text) and self._line_at(position) == line) or domain in self._extra
+        return position < len(self._text) and self._line_at(position) == line
 
     def _line_at(self, position: int) -> bytes:
         end = self._text.find(b"\n", position)
@@ -136,11 +152,14 @@ class _DomainList:
 
 
 @lru_cache(maxsize=1)
-def _load_lists(soft_word_threshold: int, use_integrated_lists: bool, extra_domains: tuple[str, ...]) -> URLFilter:
+def _load_lists(soft_word_threshold: int, use_integrated_lists: bool) -> URLFilter:
     """datatrove's filter with all lists in memory.
 
     Its own loading unpacks the lists into Hugging Face's cache folder; given as arguments, nothing is written.
     """
+    from datatrove.pipeline.filters import URLFilter
+    from tldextract import TLDExtract
+
     words: dict[str, list[str]] = {"banned_words": [], "banned_subwords": [], "soft_banned_words": []}
     urls: list[str] = []
     domains = b""
@@ -151,9 +170,9 @@ def _load_lists(soft_word_threshold: int, use_integrated_lists: bool, extra_doma
             urls = _archived(archive, "urls").decode("utf-8").splitlines()
             domains = _archived(archive, "domains")
     lists = URLFilter(soft_word_threshold=soft_word_threshold, extra_urls=urls, use_integrated_lists=False, **words)
-    lists.block_listed_domains = _DomainList(domains, extra_domains)
+    lists.block_listed_domains = _DomainList(domains)
     # its own extractor would fetch the suffix list from the network, and keep it in the home folder
-    lists.tldextractor = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+    lists.tldextractor = TLDExtract(suffix_list_urls=(), cache_dir=None)
     return lists
 
 

@@ -35,14 +35,14 @@ def read_word_list(path: Path) -> tuple[str, ...]:
 
 
 def word_list_pattern(entries: tuple[str, ...]) -> re.Pattern[str]:
-    """Matches each entry as whole words, in any case, with or without a plural s.
+    """Matches each entry in lower-case text as whole words, with or without a plural s.
 
     A space in an entry stands for white space or a hyphen.
     """
     # the longest first: "hardcore porn" counts once, and not as a shorter entry within it
     longest_first = sorted(entries, key=lambda entry: (-len(entry), entry))
     phrases = (r"(?:\s+|-)".join(map(re.escape, entry.split())) for entry in longest_first)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(phrases)})s?(?!\w)", re.IGNORECASE)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(phrases)})s?(?!\w)")
 
 
 class WordList(Rule):
@@ -67,7 +67,7 @@ class WordList(Rule):
         pattern = word_list_pattern(read_word_list(LIST_FILE))
 
         def decide(document: Document) -> Decision:
-            matches = Counter(" ".join(match.lower().split()) for match in pattern.findall(document.text))
+            matches = Counter(" ".join(match.split()) for match in pattern.findall(document.text.lower()))
             density = 1000 * matches.total() / max(1, len(document.text.split()))
             if matches.total() <= self.max_matches or density <= self.max_matches_per_1000_words:
                 return Keep()

@@ -44,6 +44,7 @@ class ArchiveLayout:
 
     crosses_members = False
     next_start: re.Pattern[bytes]  # matches a line end that a record's head follows
+    separator_bytes: int  # between a block and the next head
     min_newlines: int  # how many line ends behind a block confirm its length, where no record follows
 
     def begins(self, prefix: bytes) -> bool:
@@ -70,6 +71,8 @@ class ArchiveLayout:
                 if self._ends_well(window, num_bytes):
                     text = window.drop(head.num_bytes)
                     block = window.drop(head.block_bytes)
+                    if self.begins(window.peek(self.separator_bytes, LOOKAHEAD_BYTES)):
+                        window.drop(self.separator_bytes)  # even a damaged separator does not cost the next record
                     if head.is_record:
                         yield Frame("record", start, num_bytes, text, block)
                     else:
@@ -109,7 +112,11 @@ class ArchiveLayout:
         if not following and len(behind) < LOOKAHEAD_BYTES:
             return window.fill(block_end) >= block_end
         num_newlines = behind[: len(behind) - len(following)].count(b"\n")
-        return num_newlines >= self.min_newlines or self.begins(following)
+        return (
+            num_newlines >= self.min_newlines
+            or self.begins(following)
+            or self.begins(behind[self.separator_bytes :])
+        )
 
     def _skip_to_start(self, window: Window, detail: str) -> Iterator[Damage]:
         """Damage from here, where no good record begins, to the next beginning or the end."""
@@ -127,6 +134,7 @@ class WarcLayout(ArchiveLayout):
     """`WARC/1.x`, named fields, an empty line, Content-Length bytes, two line ends."""
 
     next_start = re.compile(rb"\n(?=WARC/1\.)")
+    separator_bytes = 4
     min_newlines = 2
 
     _version = re.compile(rb"WARC/\d\.\d+[ \t]*\r?\n")
@@ -159,6 +167,7 @@ class ArcLayout(ArchiveLayout):
     )
     _head = re.compile(_line)
     next_start = re.compile(rb"\n(?=" + _line + rb")")
+    separator_bytes = 1
     min_newlines = 1
 
     def begins(self, prefix: bytes) -> bool:

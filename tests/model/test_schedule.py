@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from model.schedule import WarmupCosine, learning_rate, warmup_tokens
+from model.schedule import WarmupCosine, warmup_tokens
 
 
 def test_boundaries_are_exact() -> None:
@@ -25,14 +25,11 @@ def test_boundaries_are_exact() -> None:
 
 
 def test_no_warmup_starts_at_the_peak() -> None:
-    assert learning_rate(0, 100, 0.5, 0) == 0.5
+    assert WarmupCosine(total_tokens=100, peak=0.5, warmup_tokens=0).learning_rate(0) == 0.5
 
 
-def test_function_and_class_agree() -> None:
-    schedule = WarmupCosine(total_tokens=500, peak=0.01, warmup_tokens=20, floor_fraction=0.2)
-    for tokens in range(0, 600, 7):
-        assert learning_rate(tokens, 500, 0.01, 20, floor_fraction=0.2) == schedule.learning_rate(tokens)
-    assert learning_rate(500, 500, 0.01, 20) == 0.01 * 0.1
+def test_the_floor_is_a_tenth_unless_told() -> None:
+    assert WarmupCosine(total_tokens=500, peak=0.01, warmup_tokens=20).learning_rate(500) == 0.01 * 0.1
 
 
 @given(
@@ -78,7 +75,7 @@ def test_misuse_is_refused(change: dict[str, Any], message: str) -> None:
 
 def test_negative_tokens_are_refused() -> None:
     with pytest.raises(ValueError, match="tokens_seen is -1"):
-        learning_rate(-1, 100, 0.1, 10)
+        WarmupCosine(total_tokens=100, peak=0.1, warmup_tokens=10).learning_rate(-1)
 
 
 def test_warmup_is_a_fraction_of_long_runs_and_steps_of_short_ones() -> None:

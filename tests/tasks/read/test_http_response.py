@@ -1,0 +1,140 @@
+"""HTTP responses as archives hold them."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import brotli
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.read.http_response import (
+    BodyTooLarge,
+    UnreadableBody,
+    charset,
+    looks_like_html,
+    parse_response,
+)
+from tests.tasks.read.warc_bytes import http
+
+LIMIT = 10_000
+
+
+def chunked(body: bytes, num_bytes: int) -> bytes:
+    pieces = [body[i : i + num_bytes] for i in range(0, len(body), num_bytes)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def raw_deflate(body: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-15)
+    return deflater.compress(body) + deflater.flush()
+
+
+ENCODERS = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "deflate (raw)": raw_deflate,
+    "br": brotli.compress,
+    "identity": bytes,
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+@given(body=st.binary(max_size=3000), chunk_bytes=st.integers(1, 500) | st.none())
+def test_encoded_bodies_come_back(encoding: str, body: bytes, chunk_bytes: int | None) -> None:
+    stored = ENCODERS[encoding](body)
+    fields = [f"Content-Encoding: {encoding.split()[0]}"]
+    if chunk_bytes:
+        stored = chunked(stored, chunk_bytes)
+        fields.append("Transfer-Encoding: chunked")
+    assert parse_response(http(stored, *fields)).decoded_body(LIMIT) == body
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+def test_limit_boundary(encoding: str) -> None:
+    response = parse_response(http(ENCODERS[encoding](b"x" * 5000), f"Content-Encoding: {encoding.split()[0]}"))
+    assert len(response.decoded_body(5000)) == 5000
+    with pytest.raises(BodyTooLarge):
+        response.decoded_body(4999)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+def test_cut_or_flipped_encodings_are_unreadable(encoding: str) -> None:
+    stored = ENCODERS[encoding](bytes(range(256)) * 8)
+    for broken in (stored[:-3], b"\x55\xaa" + stored[2:]):
+        with pytest.raises(UnreadableBody):
+            parse_response(http(broken, f"Content-Encoding: {encoding}")).decoded_body(LIMIT)
+
+
+def test_two_encodings_are_undone_in_reverse() -> None:
+    stored = brotli.compress(gzip.compress(b"<p>both"))
+    assert parse_response(http(stored, "Content-Encoding: gzip, br")).decoded_body(LIMIT) == b"<p>both"
+
+
+def test_gzip_body_of_two_members() -> None:
+    stored = gzip.compress(b"<p>one") + gzip.compress(b" two")
+    assert parse_response(http(stored, "Content-Encoding: gzip")).decoded_body(LIMIT) == b"<p>one two"
+
+
+def test_decoded_bodies_that_kept_their_fields_are_taken_as_they_are() -> None:
+    stored = http(b"<!DOCTYPE html><p>plain", "Transfer-Encoding: chunked", "Content-Encoding: gzip")
+    assert parse_response(stored).decoded_body(LIMIT) == b"<!DOCTYPE html><p>plain"
+
+
+def test_chunk_extensions_trailers_and_a_missing_last_chunk() -> None:
+    field = "Transfer-Encoding: chunked"
+    assert parse_response(http(b"3;a=b\r\n<p>\r\n0\r\nT: x\r\n\r\n", field)).decoded_body(LIMIT) == b"<p>"
+    assert parse_response(http(b"3\r\n<p>\r\n", field)).decoded_body(LIMIT) == b"<p>"
+
+
+@pytest.mark.parametrize("body", [b"3\r\n<p>\r\nzz\r\n", b"3\r\n<p>\r\n9\r\nshort"])
+def test_broken_chunks_are_unreadable(body: bytes) -> None:
+    with pytest.raises(UnreadableBody, match="chunk"):
+        parse_response(http(body, "Transfer-Encoding: chunked")).decoded_body(LIMIT)
+
+
+def test_unknown_encoding_is_unreadable() -> None:
+    with pytest.raises(UnreadableBody, match="'zstd' is not supported"):
+        parse_response(http(b"\x28\xb5", "Content-Encoding: zstd")).decoded_body(LIMIT)
+
+
+def test_heads_with_line_feeds_folds_repeats_and_junk() -> None:
+    block = b'HTTP/1.0 200 OK\nno colon\nContent-Type: Text/HTML;\n  Charset="ISO-8859-1"\nX: 1\nX: 2\n\n<p>'
+    response = parse_response(block)
+    assert (response.status, response.media_type, response.charset) == (200, "text/html", "iso-8859-1")
+    assert (response.fields["x"], response.body) == ("1", b"<p>")
+
+
+@pytest.mark.parametrize("block", [b"", b"<html>", b"HTTP/1.1 abc\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+def test_no_status_line(block: bytes) -> None:
+    with pytest.raises(UnreadableBody, match="status line"):
+        parse_response(block)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [("text/html", None), ("text/html; charset='utf-8'", "utf-8"), ("a; CHARSET = windows-1252 ; b", "windows-1252")],
+)
+def test_charset(content_type: str, expected: str | None) -> None:
+    assert charset(content_type) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"\xef\xbb\xbf\n <!DOCTYPE HTML>", True),
+        (b"<HTML lang=en>", True),
+        (b"<p>", True),
+        (b"<!--x--><html>", True),
+        (b"<?xml version='1.0'?>\n<html xmlns='x'>", True),
+        (b"<?xml version='1.0'?><rss>", False),
+        (b"<pre>", False),
+        (b"plain <p>", False),
+        (b"%PDF-1.7", False),
+    ],
+)
+def test_looks_like_html(body: bytes, expected: bool) -> None:
+    assert looks_like_html(body) is expected

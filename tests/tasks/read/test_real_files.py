@@ -1,0 +1,91 @@
+"""Real WARC and ARC files, many of them malformed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+from tests.tasks.read.warc_bytes import DATA, http, members, page, read_all, reasons, warc
+
+ARCHIVES = sorted(path for path in (DATA / "warc").rglob("*") if path.is_file())
+PAGES = DATA / "web" / "pages.warc.gz"
+
+needs_data = pytest.mark.skipif(not PAGES.exists(), reason="the shared test data is absent")
+
+
+@needs_data
+def test_every_archive_is_read_and_adds_up() -> None:
+    assert len(ARCHIVES) > 20
+    found = {path.name: Counter(reasons(read_all(path, max_records=2))) for path in ARCHIVES}
+    assert found["example.warc.gz"].total() == 1 or found["example.warc.gz"].total() == 299
+    assert found["example-trunc.warc"] == {"damaged": 1}
+    assert found["example-bad.warc.gz.bad"] == {"": 1, "http_status": 1}
+    assert found["bad.arc"] == {"damaged": 2, "unreadable": 1}
+    assert found["example.arc"] == found["example.arc.gz"] == {"": 1}
+    assert found["whirlwind.warc.wet.gz"] == {"": 1}
+
+
+@needs_data
+@pytest.mark.parametrize("path", [PAGES, DATA / "warc/aut/example.warc.gz", DATA / "warc/dolma/sample-0000.warc.gz"])
+def test_agreement_with_fastwarc_on_intact_files(path: Path) -> None:
+    wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
+    reference = []
+    with path.open("rb") as stream:
+        for record in ArchiveIterator(stream, record_types=wanted, parse_http=True, auto_decode="all"):
+            reference.append((record.headers["WARC-Target-URI"].strip("<>"), record.reader.read()))
+    records = read_all(path)
+    assert [record.url for record in records] == [url for url, _ in reference]
+    kept = [(r.content, body) for r, (_, body) in zip(records, reference, strict=True) if r.problem is None]
+    assert kept
+    assert all(content == body for content, body in kept)
+
+
+def member_starts(data: bytes) -> list[int]:
+    starts = [0]
+    while starts[-1] < len(data):
+        inflater = zlib.decompressobj(wbits=31)
+        inflater.decompress(data[starts[-1] :])
+        starts.append(len(data) - len(inflater.unused_data))
+    return starts
+
+
+def assert_split_does_not_matter(data: bytes, folder: Path) -> None:
+    starts = member_starts(data)
+    cuts = [starts[len(starts) * quarter // 4] for quarter in range(4)] + [len(data)]
+    (folder / "whole.warc.gz").write_bytes(data)
+    split = []
+    for number, (start, end) in enumerate(zip(cuts, cuts[1:], strict=False)):
+        path = folder / f"part{number}.warc.gz"
+        path.write_bytes(data[start:end])
+        split += read_all(path, max_records=7)
+    whole = read_all(folder / "whole.warc.gz")
+    assert [record.base_id for record in split] == [record.base_id for record in whole]
+    assert [record.content for record in split] == [record.content for record in whole]
+
+
+@needs_data
+def test_500_pages_are_the_same_in_one_file_and_in_four(tmp_path: Path) -> None:
+    data = PAGES.read_bytes()
+    assert_split_does_not_matter(data, tmp_path)
+    records = read_all(PAGES)
+    assert reasons(records) == [""] * 500
+    assert len({record.base_id for record in records}) == 500
+
+
+def test_made_pages_are_the_same_in_one_file_and_in_four(tmp_path: Path) -> None:
+    assert_split_does_not_matter(members([page(n) for n in range(1, 12)]), tmp_path)
+
+
+def test_made_archive_agrees_with_fastwarc(tmp_path: Path) -> None:
+    data = b"".join([page(1), warc(http(b"<p>\xff\x00 raw", "X: y"), number=2), page(3, words=5000)])
+    (tmp_path / "a.warc").write_bytes(data)
+    records = read_all(tmp_path / "a.warc")
+    reference = [record.reader.read() for record in ArchiveIterator(io.BytesIO(data))]
+    assert [record.content for record in records] == reference
+    assert [record.payload_digest for record in records] == [hashlib.sha256(body).hexdigest() for body in reference]

@@ -97,7 +97,7 @@ def _earlier_run(run_dir: Path) -> dict[str, Any]:
 def _train(job: TrainJob, num_workers: int, tracker: MlflowTracker) -> dict[str, Any]:
     recorded = tracker.last_step("loss")
 
-    def on_rows(rows: list[MetricRow]) -> None:
+    def on_rows(rows: list[MetricRow], num_steps: int) -> None:
         new = [row for row in rows if row["step"] > recorded]
         tracker.metric_rows(
             [(row["step"], {key: row[key] for key in _METRICS if row.get(key) is not None}) for row in new]
@@ -105,7 +105,7 @@ def _train(job: TrainJob, num_workers: int, tracker: MlflowTracker) -> dict[str,
         last = rows[-1]
         if last["loss"] is not None:
             note = f"loss {last['loss']:.3f}, {last['tokens_per_s']:,.0f} tokens/s"
-            console.progress("train", last["step"], last["num_steps"], note)
+            console.progress("train", last["step"], num_steps, note)
 
     return run_training(job, num_workers=num_workers, on_rows=on_rows)
 

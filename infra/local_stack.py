@@ -202,6 +202,7 @@ def _variables(store: Store, prefect_port: int) -> dict[str, str]:
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",  # here the console is the log file
             "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+            "TQDM_DISABLE": "1",  # progress bars are for terminals
             "MLFLOW_BACKEND_STORE_URI": mlflow_uri(store),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes and 0.5 GB instead of 10 and 1.8 GB
         }

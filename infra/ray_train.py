@@ -21,12 +21,14 @@ from ray.train.torch import TorchTrainer
 
 from infra.ray_map import ClusterError
 from tasks.atomic import write_json
-from tasks.train_loop import TrainJob, train
+from tasks.metrics_file import METRICS_FILE
+from tasks.train_loop import RUN_FILE, TrainJob, train
 
 RESULT_FILE = "result.json"
 _POLL_S = 1.0
 
 MetricRow = dict[str, Any]
+OnRows = Callable[[list[MetricRow], int], None]
 
 
 def _worker(configuration: dict[str, Any]) -> None:
@@ -57,9 +59,9 @@ def _worker(configuration: dict[str, Any]) -> None:
 class _Follower(threading.Thread):
     """Hands the lines of a metrics file to a callback as they are written, in order, each once."""
 
-    def __init__(self, file: Path, on_rows: Callable[[list[MetricRow]], None]) -> None:
+    def __init__(self, run_dir: Path, on_rows: OnRows) -> None:
         super().__init__(name="metrics", daemon=True)
-        self._file, self._on_rows = file, on_rows
+        self._run_dir, self._on_rows = run_dir, on_rows
         self._last_step = 0
         self._done = threading.Event()
         self.error: Exception | None = None
@@ -71,12 +73,14 @@ class _Follower(threading.Thread):
 
     def _hand_over(self) -> None:
         try:
-            content = self._file.read_bytes() if self._file.is_file() else b""
+            file = self._run_dir / METRICS_FILE
+            content = file.read_bytes() if file.is_file() else b""
             lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
             rows = [row for line in lines if (row := json.loads(line))["step"] > self._last_step]
             if rows:
                 self._last_step = rows[-1]["step"]
-                self._on_rows(rows)
+                num_steps = json.loads((self._run_dir / RUN_FILE).read_bytes())["num_steps"]
+                self._on_rows(rows, num_steps)
         except Exception as error:  # shown by the driver when training is over; training itself must not stop for it
             self.error = error
 
@@ -92,11 +96,12 @@ def num_gpus() -> int:
 
 
 def run_training(
-    job: TrainJob, *, num_workers: int, on_rows: Callable[[list[MetricRow]], None]
+    job: TrainJob, *, num_workers: int, on_rows: OnRows
 ) -> dict[str, Any]:
     """Train on the connected Ray cluster, on GPUs where it has them; the run's result as a plain mapping.
 
-    `on_rows` gets the metrics of the steps as they are written, from step 1 on also where the run was resumed.
+    `on_rows` gets the metrics of the steps as they are written, from step 1 on also where the run was resumed, and the
+    number of steps of the whole run.
     Raises ClusterError where the cluster cannot hold the workers, ValueError for what the training loop refuses.
     """
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -123,7 +128,7 @@ def run_training(
         # a name used before would silently resume that run's Ray state; our checkpoints decide what is resumed
         run_config=RunConfig(name=f"attempt-{attempt}", storage_path=str(job.run_dir / "ray")),
     )
-    follower = _Follower(job.run_dir / "metrics.jsonl", on_rows)
+    follower = _Follower(job.run_dir, on_rows)
     follower.start()
     try:
         trainer.fit()

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from infra.mlflow_tracker import MlflowTracker, client
 from infra.settings import mlflow_uri
+from tasks.checkpoint import copy_for_use
 from tasks.store import Store, checked_name
 
 MODEL_FOLDER = "model"
@@ -47,9 +48,7 @@ def register_model(
     with tempfile.TemporaryDirectory(prefix="tokenmill-") as scratch:
         files = Path(scratch) / "files"
         files.mkdir()
-        for file in checkpoint.iterdir():
-            if not file.name.startswith("optimizer"):  # needed to go on training, not to use the model
-                shutil.copyfile(file, files / file.name)
+        copy_for_use(checkpoint, files)
         shutil.copyfile(tokenizer_file, files / tokenizer_file.name)
         folder = Path(scratch) / MODEL_FOLDER
         mlflow.pyfunc.save_model(

@@ -94,7 +94,7 @@ def environment(store: Store) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # the manifest is the only cache
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",  # the command line shows progress of its own
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command line shows progress of its own
         "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",

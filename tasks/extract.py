@@ -97,7 +97,9 @@ class Extractor:
         limits = self._limits
         if len(html) > limits.max_bytes:
             return Drop("too_many_bytes", len(html), limits.max_bytes)
-        if self._connection is None:
+        if self._process is not None and self._process.poll() is not None:
+            self._kill()  # it died between two pages: no fault of this one
+        if self._process is None:
             self._start()
         connection = self._connection
         assert connection is not None

@@ -112,7 +112,8 @@ def _known_codec(label: str | None) -> str | None:
 
 @lru_cache(maxsize=256)
 def _is_single_byte(codec: str) -> bool:
-    return codec != "utf-8" and len(bytes(range(256)).decode(codec, "replace")) == 256
+    upper = bytes(range(128, 256)).decode(codec, "replace")
+    return len(upper) == 128 and upper.count("\ufffd") < 64  # UTF-8 and ISO-2022-JP have no meaning for single ones
 
 
 def extract_page(html: bytes, charset: str | None, limits: Extraction) -> str | Drop:

@@ -54,6 +54,7 @@ class TextGenerator:
             top_k=top_k,
             eos_id=END_OF_TEXT_ID,
             seed=seed,
+            num_tokens=self.tokenizer.get_vocab_size(),
         ):
             if (piece := decoder.step(self.tokenizer, token)) is not None:
                 yield piece

@@ -81,10 +81,12 @@ class DatatroveStep(Rule):
     )
     step: str = Field(
         pattern=r"^datatrove\.pipeline\.(filters|formatters)(\.[a-z0-9_]+)?:[A-Za-z0-9_]+$",
-        description="Module and class, as in datatrove.pipeline.filters:RegexFilter. Nothing outside datatrove's filters"
-        " and formatters can be named.",
+        description="Module and class, as in datatrove.pipeline.filters:RegexFilter. Nothing outside datatrove's"
+        " filters and formatters can be named.",
     )
-    options: dict[str, JsonValue] = Field(default_factory=dict, description="Arguments of the class; lists become tuples.")
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Arguments of the class; lists become tuples."
+    )
 
     def build(self) -> Callable[[Document], Decision]:
         """Raises ValueError where there is no such step, it cannot be a rule, or it does not take the options."""

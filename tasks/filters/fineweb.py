@@ -42,7 +42,7 @@ class FineWebQuality(Rule):
         0.01,
         ge=0,
         le=1,
-        description="Characters in repeated lines, of all characters without line breaks, at most (the FineWeb data set).",
+        description="Characters in repeated lines, of all but line breaks, at most (the FineWeb data set).",
     )
     max_newlines_per_word: float = Field(
         0.3, ge=0, description="Line breaks per word (punctuation marks are words), at most (the FineWeb data set)."

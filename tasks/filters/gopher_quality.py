@@ -34,8 +34,12 @@ class GopherQuality(Rule):
 
     min_words: int = Field(50, ge=1, description="Words that are not punctuation only, at least (Gopher A.1.1).")
     max_words: int = Field(100_000, ge=1, description="Words that are not punctuation only, at most (Gopher A.1.1).")
-    min_mean_word_chars: float = Field(3.0, gt=0, description="Mean word length in characters, at least (Gopher A.1.1).")
-    max_mean_word_chars: float = Field(10.0, gt=0, description="Mean word length in characters, at most (Gopher A.1.1).")
+    min_mean_word_chars: float = Field(
+        3.0, gt=0, description="Mean word length in characters, at least (Gopher A.1.1)."
+    )
+    max_mean_word_chars: float = Field(
+        10.0, gt=0, description="Mean word length in characters, at most (Gopher A.1.1)."
+    )
     max_symbols_per_word: float = Field(
         0.1, gt=0, description="Hash signs per word, and ellipses per word, each at most (Gopher A.1.1)."
     )
@@ -117,7 +121,9 @@ _FIGURES: dict[str, Callable[[str], Any]] = {
     "gopher_too_many_hashes": lambda text: text.count("#") / len(_words(text)),
     "gopher_too_many_ellipsis": lambda text: (text.count("...") + text.count("…")) / len(_words(text)),
     "gopher_too_many_bullets": lambda text: _line_fraction(text, lambda line: line.lstrip().startswith(("•", "-"))),
-    "gopher_too_many_end_ellipsis": lambda text: _line_fraction(text, lambda line: line.rstrip().endswith(("...", "…"))),
+    "gopher_too_many_end_ellipsis": lambda text: _line_fraction(
+        text, lambda line: line.rstrip().endswith(("...", "…"))
+    ),
     "gopher_below_alpha_threshold": lambda text: (
         sum(any(char.isalpha() for char in word) for word in _words(text)) / len(_words(text))
     ),

@@ -46,10 +46,16 @@ class GopherRepetition(Rule):
     libraries: ClassVar[tuple[str, ...]] = ("datatrove", "spacy")
 
     max_duplicate_line_fraction: float = _fraction(0.30, "Lines that repeat an earlier line, of all lines")
-    max_duplicate_paragraph_fraction: float = _fraction(0.30, "Paragraphs that repeat an earlier one, of all paragraphs")
+    max_duplicate_paragraph_fraction: float = _fraction(
+        0.30, "Paragraphs that repeat an earlier one, of all paragraphs"
+    )
     max_duplicate_line_char_fraction: float = _fraction(0.20, "Characters in repeated lines, of all characters")
-    max_duplicate_paragraph_char_fraction: float = _fraction(0.20, "Characters in repeated paragraphs, of all characters")
-    max_top_2_gram_char_fraction: float = _fraction(0.20, "Characters in the most frequent word pair, of all characters")
+    max_duplicate_paragraph_char_fraction: float = _fraction(
+        0.20, "Characters in repeated paragraphs, of all characters"
+    )
+    max_top_2_gram_char_fraction: float = _fraction(
+        0.20, "Characters in the most frequent word pair, of all characters"
+    )
     max_top_3_gram_char_fraction: float = _fraction(0.18, "Characters in the most frequent 3-gram, of all characters")
     max_top_4_gram_char_fraction: float = _fraction(0.16, "Characters in the most frequent 4-gram, of all characters")
     max_duplicate_5_gram_char_fraction: float = _fraction(0.15, "Characters in repeated 5-grams, of all characters")

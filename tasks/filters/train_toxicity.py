@@ -1,9 +1,9 @@
-"""Train the toxicity classifier: labelled tweets and comments against ordinary text, as a small quantised fastText model.
+"""Train the toxicity classifier: labelled tweets and comments against ordinary text, as a small fastText model.
 
     python -m tasks.filters.train_toxicity --data DIR --out FILE.ftz
 
-`DIR` holds the labelled text (layout below; sources and licences in `toxicity.md`). The same data, seed and library give
-the same file, byte for byte: one thread, fixed seed, examples in a fixed order.
+`DIR` holds the labelled text (layout below; sources and licences in `toxicity.md`). The same data, seed and library
+give the same file, byte for byte: one thread, fixed seed, examples in a fixed order.
 
     toxicity/davidson.csv.gz            tweets; class 0 hate, 1 offensive, 2 neither
     toxicity/toxic_spans_train.csv.gz   comments with the character offsets of what is toxic in them
@@ -38,10 +38,11 @@ ORDINARY_LABEL = "__label__ordinary"
 # is toxic. Ordinary sentences that name them are the remedy of Dixon et al. 2018, "Measuring and mitigating unintended
 # bias in text classification".
 GROUPS = (
-    "gay lesbian bisexual transgender queer straight black white asian latino hispanic african arab jewish muslim"
-    " christian hindu buddhist catholic atheist indian chinese mexican american immigrant refugee deaf blind disabled"
-    " autistic female male old young"
-).split()
+    "gay", "lesbian", "bisexual", "transgender", "queer", "straight", "black", "white", "asian", "latino", "hispanic",
+    "african", "arab", "jewish", "muslim", "christian", "hindu", "buddhist", "catholic", "atheist", "indian",
+    "chinese", "mexican", "american", "immigrant", "refugee", "deaf", "blind", "disabled", "autistic", "female",
+    "male", "old", "young",
+)  # fmt: skip
 GROUP_SENTENCES = (
     "I am a {} person.",
     "She is a {} woman who works as a nurse.",

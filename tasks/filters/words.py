@@ -23,12 +23,14 @@ from typing import Any
 from datatrove.utils.typeshelper import Languages
 from datatrove.utils.word_tokenizers import WordTokenizer, load_word_tokenizer, strip_strings
 
-MAX_LEXEMES = 150_000  # distinct words in spaCy's vocabulary before it is made anew: about 80 MB, several thousand pages
+MAX_LEXEMES = (
+    150_000  # distinct words in spaCy's vocabulary before it is made anew: about 80 MB, several thousand pages
+)
 MAX_MEMO_CHARS = 2_000_000
 MAX_MEMO_TEXTS = 4
 MAX_RUN_CHARS = 1000  # what a run without white space may have before it is cut; the longest URLs pass
 
-_LONG_RUN = re.compile(r"\S{%d,}" % (MAX_RUN_CHARS + 1))
+_LONG_RUN = re.compile(rf"(?<!\S)\S{{{MAX_RUN_CHARS + 1},}}")
 _EVERY_100TH = re.compile(r"(\S{99})\S")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -10,7 +10,6 @@ line, and line ends other than a plain line feed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -25,7 +24,6 @@ from tasks.formatters.edits import apply_edits
 from tasks.rule import Rule
 
 MAX_DETAIL_CHARS = 200
-_OUTER_SPACE = re.compile(r"^(\s*)(.*?)(\s*)$", re.DOTALL)
 
 
 class _LineFates(C4QualityFilter):  # type: ignore[misc]
@@ -99,7 +97,9 @@ class C4Lines(Rule):
             if not copied.text:
                 return Drop("empty")
             edits = tuple(_edits(_without_outer_space(list(self._spans(lines, oracle.fates)))))
-            assert apply_edits(text, edits) == copied.text, f"the edits do not lead to C4's text of {document.document_id}"
+            assert apply_edits(text, edits) == copied.text, (
+                f"the edits do not lead to C4's text of {document.document_id}"
+            )
             return Rewrite(copied.text, edits) if edits else Keep()
 
         return decide
@@ -108,7 +108,9 @@ class C4Lines(Rule):
         if reason != "too_few_sentences":
             # the line that made datatrove stop is the first one without a fate
             return Drop(reason, detail=lines[len(fates)].strip()[:MAX_DETAIL_CHARS])
-        kept = [self._without_citations(line.strip()) for line, fate in zip(lines, fates, strict=True) if _is_kept(fate)]
+        kept = [
+            self._without_citations(line.strip()) for line, fate in zip(lines, fates, strict=True) if _is_kept(fate)
+        ]
         num_sentences = sum(max(1, len(SHARED_WORDS.span_tokenize(line))) for line in kept)
         return Drop(reason, num_sentences, self.min_sentences)
 
@@ -122,13 +124,15 @@ class C4Lines(Rule):
                 yield _Span(line, "", fate.replace("line-filter-", "c4_"), "line_removed")
                 continue
             content = line.splitlines()[0]
-            match = _OUTER_SPACE.match(content)
-            assert match is not None
-            leading, stripped, trailing = match.groups()
+            stripped = content.strip()
+            leading = content[: len(content) - len(content.lstrip())]
+            trailing = content[len(leading) + len(stripped) :]
             yield _Span(leading, "", "c4_white_space", "span_removed")
             position = 0
             for citation in CITATION_REGEX.finditer(stripped) if self.remove_citations else ():
-                yield _Span(stripped[position : citation.start()], stripped[position : citation.start()], "", "replaced")
+                yield _Span(
+                    stripped[position : citation.start()], stripped[position : citation.start()], "", "replaced"
+                )
                 yield _Span(citation.group(), "", "c4_citation", "span_removed")
                 position = citation.end()
             yield _Span(stripped[position:], stripped[position:], "", "replaced")

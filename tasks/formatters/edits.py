@@ -1,4 +1,4 @@
-"""What lies between a text and its rewritten form, as edits with exact offsets, and the way back from edits to the text."""
+"""What lies between a text and its rewritten form, as edits with exact offsets, and the way from edits to the text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def apply_edits(text: str, edits: Iterable[Edit]) -> str:
     pieces, position = [], 0
     for edit in edits:
         if edit.start < position or not text.startswith(edit.removed, edit.start):
-            raise ValueError(f"edit {edit.reason!r} at character {edit.start} does not fit the text; edits belong to another")
+            raise ValueError(
+                f"edit {edit.reason!r} at character {edit.start} does not fit the text; edits belong to another"
+            )
         pieces += [text[position : edit.start], edit.replacement]
         position = edit.start + len(edit.removed)
     return "".join([*pieces, text[position:]])

@@ -113,9 +113,7 @@ class ArchiveLayout:
             return window.fill(block_end) >= block_end
         num_newlines = behind[: len(behind) - len(following)].count(b"\n")
         return (
-            num_newlines >= self.min_newlines
-            or self.begins(following)
-            or self.begins(behind[self.separator_bytes :])
+            num_newlines >= self.min_newlines or self.begins(following) or self.begins(behind[self.separator_bytes :])
         )
 
     def _skip_to_start(self, window: Window, detail: str) -> Iterator[Damage]:

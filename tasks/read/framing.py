@@ -17,6 +17,7 @@ JSONL lines may cross members, as `bgzip` writes them.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -79,13 +80,24 @@ def is_compressed(raw: RawFile, path: str, layout: Layout) -> bool:
     return prefix.startswith(GZIP_MAGIC) or (path.lower().endswith(".gz") and not layout.begins(prefix))
 
 
-def frames(raw: RawFile, path: str, layout: Layout, limits: ReadLimits, *, start: int = 0) -> Iterator[Frame]:
-    """Frames to the end of the file, from `start`: 0, or the offset of a frame that is the first with that offset."""
-    if not is_compressed(raw, path, layout):
-        plain = layout.pieces(Window(PlainStream(raw, start)), limits)
-        yield from _merged((replace(piece, offset=start + piece.offset) for piece in plain), None)
-        return
-    yield from _merged(_gzip_pieces(raw, layout, limits, start), limits.max_record_bytes)
+def frames(
+    raw: RawFile, path: str, layout: Layout, limits: ReadLimits, start: int = 0, end: int | None = None
+) -> Iterator[Frame]:
+    """The frames with offsets in `[start, end)`; both are offsets of frames that are the first with theirs.
+
+    `start` 0 is the file's beginning, `end` None its end.
+    """
+    if is_compressed(raw, path, layout):
+        pieces = _gzip_pieces(raw, layout, limits, start)
+        bomb_bytes: int | None = limits.max_record_bytes
+    else:
+        pieces, bomb_bytes = _plain_pieces(raw, layout, limits, start), None  # nothing expands
+    yield from _merged(itertools.takewhile(lambda piece: end is None or piece.offset < end, pieces), bomb_bytes)
+
+
+def _plain_pieces(raw: RawFile, layout: Layout, limits: ReadLimits, start: int) -> Iterator[Frame | Damage]:
+    for piece in layout.pieces(Window(PlainStream(raw, start)), limits):
+        yield replace(piece, offset=start + piece.offset)
 
 
 def _gzip_pieces(raw: RawFile, layout: Layout, limits: ReadLimits, start: int) -> Iterator[Frame | Damage]:

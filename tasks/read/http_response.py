@@ -176,7 +176,7 @@ def _unbrotlied(body: bytes, max_bytes: int) -> bytes:
             num_bytes += len(piece)
             if num_bytes > max_bytes:
                 raise BodyTooLarge(num_bytes)
-            if not piece and decompressor.can_accept_more_data():
+            if not piece and not decompressor.is_finished() and decompressor.can_accept_more_data():
                 raise UnreadableBody("the compressed body is cut off")
     except brotli.error as error:
         raise UnreadableBody(f"the compressed body does not decompress ({error})") from error

@@ -37,8 +37,7 @@ def read_range(record_range: RecordRange, *, source: str, limits: ReadLimits) ->
     else:
         record_of_frame = _RECORD_OF_FRAME[file.format]
         with open_raw(file.path) as raw:
-            for frame in frames(raw, file.path, LAYOUTS[file.format], limits, start=record_range.start):
-                if record_range.end is not None and frame.offset >= record_range.end:
-                    break
+            layout = LAYOUTS[file.format]
+            for frame in frames(raw, file.path, layout, limits, record_range.start, record_range.end):
                 if frame.kind != "other":
                     yield record_of_frame(frame, source, file.path, limits)

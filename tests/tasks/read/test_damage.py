@@ -92,7 +92,9 @@ def test_reader_and_counting_pass_agree_on_mutated_files(
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(which=st.integers(0, len(RECORDS) - 1), at=st.integers(0, 10**6), bit=st.integers(0, 7), compressed=st.booleans())
+@given(
+    which=st.integers(0, len(RECORDS) - 1), at=st.integers(0, 10**6), bit=st.integers(0, 7), compressed=st.booleans()
+)
 def test_one_flipped_bit_costs_one_record_at_most(
     tmp_path: Path, which: int, at: int, bit: int, compressed: bool
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -22,13 +23,13 @@ needs_data = pytest.mark.skipif(not PAGES.exists(), reason="the shared test data
 @needs_data
 def test_every_archive_is_read_and_adds_up() -> None:
     assert len(ARCHIVES) > 20
-    found = {path.name: Counter(reasons(read_all(path, max_records=2))) for path in ARCHIVES}
-    assert found["example.warc.gz"].total() == 1 or found["example.warc.gz"].total() == 299
-    assert found["example-trunc.warc"] == {"damaged": 1}
-    assert found["example-bad.warc.gz.bad"] == {"": 1, "http_status": 1}
-    assert found["bad.arc"] == {"damaged": 2, "unreadable": 1}
-    assert found["example.arc"] == found["example.arc.gz"] == {"": 1}
-    assert found["whirlwind.warc.wet.gz"] == {"": 1}
+    found = {f"{path.parent.name}/{path.name}": Counter(reasons(read_all(path, max_records=2))) for path in ARCHIVES}
+    assert found["aut/example.warc.gz"] == {"": 94, "not_html": 158, "http_status": 47}
+    assert found["warcio/example-trunc.warc"] == {"damaged": 1}
+    assert found["warcio/example-bad.warc.gz.bad"] == {"": 1, "http_status": 1}
+    assert found["warcio/bad.arc"] == {"damaged": 2, "unreadable": 1}
+    assert found["warcio/example.arc"] == found["warcio/example.arc.gz"] == {"": 1}
+    assert found["whirlwind/whirlwind.warc.wet.gz"] == {"": 1}
 
 
 @needs_data
@@ -60,7 +61,7 @@ def assert_split_does_not_matter(data: bytes, folder: Path) -> None:
     cuts = [starts[len(starts) * quarter // 4] for quarter in range(4)] + [len(data)]
     (folder / "whole.warc.gz").write_bytes(data)
     split = []
-    for number, (start, end) in enumerate(zip(cuts, cuts[1:], strict=False)):
+    for number, (start, end) in enumerate(itertools.pairwise(cuts)):
         path = folder / f"part{number}.warc.gz"
         path.write_bytes(data[start:end])
         split += read_all(path, max_records=7)

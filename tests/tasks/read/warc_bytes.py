@@ -38,7 +38,9 @@ def warc(
     return newline.join([*head, b"", block, b"", b""])
 
 
-def http(body: bytes, *fields: str, status: str = "200 OK", media_type: str | None = "text/html; charset=utf-8") -> bytes:
+def http(
+    body: bytes, *fields: str, status: str = "200 OK", media_type: str | None = "text/html; charset=utf-8"
+) -> bytes:
     """A stored HTTP response."""
     lines = [f"HTTP/1.1 {status}", *fields, *([f"Content-Type: {media_type}"] if media_type else [])]
     return "\r\n".join([*lines, "", ""]).encode() + body
@@ -54,12 +56,16 @@ def members(records: Sequence[bytes]) -> bytes:
     return b"".join(gzip.compress(record, mtime=0) for record in records)
 
 
-def ranges_of(path: Path, *, max_records: int = 1000, max_bytes: int = 1 << 30, limits: ReadLimits = LIMITS) -> tuple[RecordRange, ...]:
+def ranges_of(
+    path: Path, *, max_records: int = 1000, max_bytes: int = 1 << 30, limits: ReadLimits = LIMITS
+) -> tuple[RecordRange, ...]:
     (file,) = resolve_source(str(path))
     return inventory_file(file, max_records=max_records, max_bytes=max_bytes, limits=limits)
 
 
-def read_all(path: Path, *, max_records: int = 1000, max_bytes: int = 1 << 30, limits: ReadLimits = LIMITS) -> list[Record]:
+def read_all(
+    path: Path, *, max_records: int = 1000, max_bytes: int = 1 << 30, limits: ReadLimits = LIMITS
+) -> list[Record]:
     """Every record of a file, and the proof that the counting pass saw as many in every range."""
     records: list[Record] = []
     for part in ranges_of(path, max_records=max_records, max_bytes=max_bytes, limits=limits):

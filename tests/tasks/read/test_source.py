@@ -1,0 +1,178 @@
+"""From what a user names to files, and reading them from where they are."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tasks.read.inventory import inventory_file
+from tasks.read.records import read_range
+from tasks.read.source import list_source, resolve_source, sniff_format
+from tests.tasks.read.warc_bytes import LIMITS, members, page
+
+RECORDS = [page(number, words=40_000) for number in range(1, 9)]
+PLAIN = b"".join(RECORDS)  # several of the reader's blocks
+
+
+def tree(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def test_folder_is_searched_to_its_depths_and_sorted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tree(
+        tmp_path,
+        "b.warc.gz",
+        "a/c.WET.gz",
+        "a/b.html",
+        "a/z/r.parquet",
+        "x.arc",
+        "d.json.gz",
+        "e.txt",
+        "f.txt",
+        "README",
+    )
+    files = resolve_source(str(tmp_path))
+    assert [(Path(f.path).relative_to(tmp_path).as_posix(), f.format) for f in files] == [
+        ("a/b.html", "html"),
+        ("a/c.WET.gz", "warc"),
+        ("a/z/r.parquet", "parquet"),
+        ("b.warc.gz", "warc"),
+        ("d.json.gz", "jsonl"),
+        ("x.arc", "arc"),
+    ]
+    assert all(file.size_bytes == 1 for file in files)
+    assert "3 files ignored: (no suffix) (1), .txt (2)" in caplog.text
+    assert list_source(str(tmp_path)).ignored == {".txt": 2, "(no suffix)": 1}
+
+
+def test_glob_and_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "1.warc", "2.warc", "3.html", "4.txt")
+    assert len(resolve_source(str(tmp_path / "*.warc"))) == 2
+    assert len(resolve_source(str(tmp_path / "*"))) == 3
+    monkeypatch.chdir(tmp_path)
+    assert resolve_source("1.warc")[0].path == str(tmp_path / "1.warc")
+
+
+def test_a_name_with_brackets_is_a_file_before_it_is_a_glob(tmp_path: Path) -> None:
+    tree(tmp_path, "a[1].warc")
+    assert resolve_source(str(tmp_path / "a[1].warc"))[0].path == str(tmp_path / "a[1].warc")
+
+
+def test_version_changes_with_the_file(tmp_path: Path) -> None:
+    tree(tmp_path, "a.warc")
+    (before,) = resolve_source(str(tmp_path))
+    assert before.version == str((tmp_path / "a.warc").stat().st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    "name", ["absent", "absent/*.warc", "empty", "other", "", "nosuch://bucket/a.warc", "memory://no"]
+)
+def test_nothing_to_read_is_one_line_that_says_so(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    tree(tmp_path, "other/a.txt")
+    source = name if "://" in name or not name else str(tmp_path / name)
+    with pytest.raises(ValueError, match=r"source") as error:
+        resolve_source(source)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (PLAIN[:100], "warc"),
+        (gzip.compress(PLAIN), "warc"),
+        (b"filedesc://a.arc 0.0.0.0 2014", "arc"),
+        (b' {"text": "a"}', "jsonl"),
+        (gzip.compress(b'{"text": "a"}'), "jsonl"),
+        (b"\xef\xbb\xbf\n<!doctype html>", "html"),
+        (b"PAR1\x15", "parquet"),
+        (b"neither", "warc"),
+        (b"", "warc"),
+    ],
+)
+def test_sniffing_a_file_of_unknown_suffix(tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "a.bad").write_bytes(content)
+    assert sniff_format(str(tmp_path / "a.bad")) == expected
+    assert resolve_source(str(tmp_path / "a.bad"))[0].format == expected
+
+
+def assert_reads_all(source: str, max_records: int = 3) -> None:
+    (file,) = resolve_source(source)
+    parts = inventory_file(file, max_records=max_records, max_bytes=1 << 30, limits=LIMITS)
+    assert len(parts) == 3
+    records = [record for part in parts for record in read_range(part, source="s", limits=LIMITS)]
+    assert [record.url for record in records] == [f"http://example.org/{n}" for n in range(1, 9)]
+    assert all(record.problem is None for record in records)
+
+
+def test_object_store() -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/crawl/a.warc.gz", members(RECORDS))
+    store.pipe("/bucket/crawl/notes.txt", b"x")
+    assert [file.path for file in resolve_source("memory://bucket/crawl")] == ["memory:///bucket/crawl/a.warc.gz"]
+    assert len(resolve_source("memory://bucket/crawl/*.gz")) == 1
+    assert_reads_all("memory://bucket/crawl")
+
+
+@contextmanager
+def web_server(content: bytes, *, ranges: bool) -> Iterator[str]:
+    """A server on this machine that has one file; yields its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(with_body=False)
+
+        def do_GET(self) -> None:
+            self.answer(with_body=True)
+
+        def answer(self, *, with_body: bool) -> None:
+            if not self.path.startswith("/a.warc"):
+                self.send_error(404)
+                return
+            body = content
+            wanted = self.headers.get("Range")
+            if ranges and wanted:
+                start, end = wanted.removeprefix("bytes=").split("-")
+                body = content[int(start) : int(end) + 1]
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{int(start) + len(body) - 1}/{len(content)}")
+            else:
+                self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", '"v1"')
+            self.end_headers()
+            if with_body:
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_web_server(ranges: bool, compressed: bool) -> None:
+    with web_server(members(RECORDS) if compressed else PLAIN, ranges=ranges) as address:
+        source = f"{address}/a.warc{'.gz' * compressed}?token=1"
+        assert resolve_source(source)[0].version == '"v1"'
+        assert_reads_all(source)
+        with pytest.raises(ValueError, match="does not exist"):
+            resolve_source(f"{address}/absent.warc")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tasks.store import Store
 
-_RECIPES = {"curation": ("fineweb", "smoke"), "pretraining": ("smoke", "small", "base")}
+_RECIPES = {"curation": ("fineweb", "documentation"), "pretraining": ("smoke", "small", "base")}
 
 
 def _key_value(text: str) -> tuple[str, str]:
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_key_value,
         action="append",
         default=[],
-        help="change one setting of the recipe, such as gopher_quality.min_doc_words=30; may be repeated",
+        help="change one setting of the recipe, such as gopher_quality.min_words=30; may be repeated",
     )
 
     def add(name: str, help_: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     pipeline.add_argument("--source", default="environment-docs", metavar="S", help="as for refresh")
     pipeline.add_argument("--pages", metavar="N|all", help="pages of the default source (default 1500, at most 2500)")
     pipeline.add_argument("--name", metavar="N", help="corpus name (default: from the source)")
-    pipeline.add_argument("--curation", default="fineweb", metavar="R", help=" or ".join(_RECIPES["curation"]))
+    pipeline.add_argument(
+        "--curation", metavar="R", help="fineweb, or documentation (the default for the default source)"
+    )
     pipeline.add_argument("--pretraining", default="smoke", metavar="R", help=", ".join(_RECIPES["pretraining"]))
     pipeline.add_argument("--workers", type=_positive, metavar="N", help="shards at a time (default: all CPUs of Ray)")
 
@@ -261,7 +263,7 @@ def _pipeline(options: argparse.Namespace) -> int:
     parameters = PipelineParameters(
         name=options.name or ("docs" if embedded else source_name(source)),
         source=source,
-        curation=options.curation,
+        curation=options.curation or ("documentation" if embedded else "fineweb"),
         pretraining=options.pretraining,
         overrides=_overrides(options),
         workers=options.workers,

@@ -25,12 +25,12 @@ def main() -> None:
     serve(
         refresh_corpus.to_deployment(
             "refresh",
-            parameters=_defaults(RefreshParameters()),
+            parameters=_defaults(RefreshParameters(recipe="documentation")),
             description="Raw pages to a published corpus version.",
         ),
         refresh_corpus.to_deployment(
             "nightly-refresh",
-            parameters=_defaults(RefreshParameters()),
+            parameters=_defaults(RefreshParameters(recipe="documentation")),
             description="The refresh at 02:00 UTC, paused until you switch its schedule on.",
             schedule=Cron("0 2 * * *", timezone="UTC", active=False),
         ),

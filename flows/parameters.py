@@ -26,11 +26,11 @@ class RefreshParameters(_Parameters):
         description="A path, glob, folder, s3:// or http(s):// address of WARC, WET, HTML, JSONL or Parquet files;"
         f" {EMBEDDED}, or {EMBEDDED}:500 or :all, is the documentation of the installed packages.",
     )
-    recipe: Literal["fineweb", "smoke"] = Field("fineweb", title="Recipe", description="Rules and thresholds.")
+    recipe: Literal["fineweb", "documentation"] = Field("fineweb", title="Recipe", description="Rules and thresholds.")
     overrides: dict[str, str] = Field(
         default_factory=dict,
         title="Changed settings",
-        description='Single values of the recipe, such as {"gopher_quality.min_doc_words": "30"}.',
+        description='Single values of the recipe, such as {"gopher_quality.min_words": "30"}.',
     )
     workers: int | None = Field(
         None, ge=1, le=10_000, title="Workers", description="Shards at a time; empty: as many as Ray has CPUs."
@@ -78,7 +78,7 @@ class PipelineParameters(_Parameters):
 
     name: str = Field("docs", title="Corpus name", pattern=_NAME)
     source: str = Field(EMBEDDED, title="Source", min_length=1, description="As for refresh_corpus.")
-    curation: Literal["fineweb", "smoke"] = Field("fineweb", title="Curation recipe")
+    curation: Literal["fineweb", "documentation"] = Field("documentation", title="Curation recipe")
     pretraining: Literal["smoke", "small", "base"] = Field("smoke", title="Pretraining recipe")
     overrides: dict[str, str] = Field(
         default_factory=dict,

@@ -205,6 +205,8 @@ def _variables(store: Store, prefect_port: int) -> dict[str, str]:
             "TQDM_DISABLE": "1",  # progress bars are for terminals
             "MLFLOW_BACKEND_STORE_URI": mlflow_uri(store),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes and 0.5 GB instead of 10 and 1.8 GB
+            "MLFLOW_ENABLE_ASSISTANT_SANDBOX": "true",  # else whoever reaches the port has a shell on this machine
+            "MLFLOW_ENABLE_AI_GATEWAY": "false",
         }
     )
 

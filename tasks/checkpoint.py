@@ -71,6 +71,8 @@ def save_checkpoint(
                 "last one with a lower learning rate"
             )
     folder = checkpoint_folder(checkpoints_dir, state.step)
+    if folder.exists():  # a damaged one: the run resumed from the one before and has come here again
+        _remove(folder)
     with new_directory(folder) as temporary:
         save_file(weights, temporary / MODEL_FILE)
         save_file(_optimizer_tensors(model, optimizer) | _generator_states(), temporary / OPTIMIZER_FILE)
@@ -78,10 +80,14 @@ def save_checkpoint(
         body = {"state": state.model_dump(mode="json"), "file_bytes": sizes}
         (temporary / STATE_FILE).write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for old in complete_checkpoints(checkpoints_dir)[:-keep]:
-        # renamed first: a kill half-way through the removal leaves garbage, not a checkpoint without weights
-        doomed = old.rename(old.with_name(f"{TEMPORARY_PREFIX}{old.name}-{os.getpid()}"))
-        shutil.rmtree(doomed)
+        _remove(old)
     return folder
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint. Renamed first: a kill half-way leaves garbage, not a checkpoint without weights."""
+    doomed = folder.rename(folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}-{os.getpid()}"))
+    shutil.rmtree(doomed)
 
 
 def complete_checkpoints(checkpoints_dir: Path) -> list[Path]:

@@ -163,7 +163,7 @@ def read(refresh: Refresh, counted: StageOutput, shard_map: ShardMap, progress: 
     def finish(directory: Path, shards: tuple[Path, ...]) -> Mapping[str, Any]:
         return {"repeated_ids": number_occurrences(shards, directory / OCCURRENCES_FILE)}
 
-    return run_stage(
+    output = run_stage(
         refresh.stages["read"],
         refresh.store.work,
         shard_map,
@@ -172,6 +172,12 @@ def read(refresh: Refresh, counted: StageOutput, shard_map: ShardMap, progress: 
         progress=progress,
         finish=finish,
     )
+    if output.report.records_in != counted.report.records_in:
+        raise ValueError(
+            f"{refresh.source}: {counted.report.records_in} records were counted and {output.report.records_in} read; "
+            "the source changed in between: run the refresh again"
+        )
+    return output
 
 
 def extract(

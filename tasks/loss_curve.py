@@ -42,16 +42,7 @@ def loss_curve_picture(metrics_file: Path, destination_png: Path, *, title: str 
             color=_HELD_OUT,
             marker="o",
             linewidth=1.0,
-            label="held-out loss",
-        )
-        last = held_out[-1]
-        loss_axes.annotate(
-            f"{last['held_out_bits_per_byte']:.3f} bits per byte",
-            (last["tokens"], last["held_out_loss"]),
-            xytext=(-6, 12),
-            textcoords="offset points",
-            ha="right",
-            color=_HELD_OUT,
+            label=f"held-out loss, {held_out[-1]['held_out_bits_per_byte']:.3f} bits per byte at the last point",
         )
     for position in diverged:
         loss_axes.axvline(position, color="black", linestyle=":", linewidth=1.2)

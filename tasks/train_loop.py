@@ -322,8 +322,8 @@ class _Run:
         size = self.recipe.global_batch_sequences
         return TrainingDivergedError(
             f"step {report.step}: the loss is {report.loss}, the gradient's norm {report.grad_norm}, held out "
-            f"{report.held_out}, at a learning rate of {report.learning_rate:.3g}; no checkpoint was made of it. Start a "
-            f"run with a lower learning_rate, or look at batch {report.batch_hash}, the sequences "
+            f"{report.held_out}, at a learning rate of {report.learning_rate:.3g}; no checkpoint was made of it. Start "
+            f"a run with a lower learning_rate, or look at batch {report.batch_hash}, the sequences "
             f"{(report.step - 1) * size} to {report.step * size - 1}, with TokenLoader.documents_at"
         )
 

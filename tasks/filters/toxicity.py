@@ -85,9 +85,9 @@ def load_classifier(path: Path) -> Any:
 
 
 def score_piece(model: Any, piece: str) -> float:
-    """The classifier's probability of "toxic" for one piece, 0 to 1."""
+    """The classifier's probability of "toxic" for one piece, 0 to 1; 0 for a piece without any letter."""
     classifier_input = as_classifier_input(piece)
-    if not classifier_input:
+    if not any(char.isalpha() for char in classifier_input):
         return 0.0
     # Not model.predict(): in fasttext-wheel 0.9.2 under numpy 2 it raises for a string, and for a list with k > 1 it
     # returns the best label's score for every label.
@@ -96,7 +96,11 @@ def score_piece(model: Any, piece: str) -> float:
 
 
 class Toxicity(Rule):
-    """Drops a document whose toxicity exceeds `max_toxicity`: reason "toxic", detail the worst piece."""
+    """Drops a document whose toxicity exceeds `max_toxicity`: reason "toxic", detail the worst piece.
+
+    A document known to be in another language than English passes: the classifier has read none, and takes what it
+    does not know for slang (it scores one in ten other languages above the threshold).
+    """
 
     kind: Literal["toxicity"] = "toxicity"
     libraries: ClassVar[tuple[str, ...]] = ("fasttext-wheel",)
@@ -120,6 +124,8 @@ class Toxicity(Rule):
         model = load_classifier(self.files()[0])
 
         def decide(document: Document) -> Decision:
+            if document.language not in ("", "en"):
+                return Keep()
             toxicity, worst_piece = document_toxicity(model, document.text)
             if toxicity <= self.max_toxicity:
                 return Keep()

@@ -6,11 +6,13 @@ datatrove's own English tokenizer (a blank spaCy pipeline, nothing is downloaded
 - remembers them for the last few texts, so that one document is tokenised once for all rule families;
 - leaves out the sentence splitting that datatrove's tokenizer does, and throws away, whenever it is asked for words;
 - keeps spaCy's caches from document to document, which halves the time; datatrove empties them after each text because
-  they grow without limit, here the tokenizer is made anew when they reach `MAX_LEXEMES`;
+  they grow without limit, here the pipeline is made anew when they reach `MAX_LEXEMES`;
 - reads every 100th character of an endless run as a space: spaCy's time is quadratic in a run (10,000 times "#": 10 s);
 - reads a lone surrogate, which spaCy cannot encode, as U+FFFD.
 
-The first three change no word; the last two only matter where datatrove's tokenizer would not return, or would raise.
+The first three change no word, but for one: the word IS_ALPHA, on which emptying the caches makes spaCy fail, and which
+datatrove then leaves out, from its second appearance in a process on. Here it is a word each time. The last two matter
+only where datatrove's tokenizer would not return, or would raise.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from collections.abc import Callable
 from typing import Any
 
 from datatrove.utils.typeshelper import Languages
-from datatrove.utils.word_tokenizers import WordTokenizer, load_word_tokenizer, strip_strings
+from datatrove.utils.word_tokenizers import WordTokenizer, strip_strings
 
 MAX_LEXEMES = (
-    150_000  # distinct words in spaCy's vocabulary before it is made anew: about 80 MB, several thousand pages
+    150_000  # words in spaCy's vocabulary before it is made anew: about 80 MB, several thousand pages
 )
 MAX_MEMO_CHARS = 2_000_000
 MAX_MEMO_TEXTS = 4
@@ -47,14 +49,14 @@ class SharedWords(WordTokenizer):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(Languages.english)
         self._words: OrderedDict[str, list[str]] = OrderedDict()
-        self._reference = load_word_tokenizer(Languages.english)
-        self._tokenize: Any = None
+        self._made_pipeline: Any = None
 
     def word_tokenize(self, text: str) -> list[str]:
         """The words of the text; the list is shared, do not change it."""
         words = self._words.get(text)
         if words is None:
-            words = self._words[text] = self._tokenized(readable(text))
+            tokens = self._pipeline().tokenizer(readable(text))
+            words = self._words[text] = strip_strings([token.text for token in tokens])
             while len(self._words) > 1 and (
                 len(self._words) > MAX_MEMO_TEXTS or sum(map(len, self._words)) > MAX_MEMO_CHARS
             ):
@@ -63,23 +65,22 @@ class SharedWords(WordTokenizer):  # type: ignore[misc]
         return words
 
     def sent_tokenize(self, text: str) -> list[str]:
-        sentences: list[str] = self._reference.sent_tokenize(readable(text))
+        sentences: list[str] = strip_strings([text[start:end] for start, end in self.span_tokenize(text)])
         return sentences
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-        spans: list[tuple[int, int]] = self._reference.span_tokenize(readable(text))
-        return spans
+        """Start and end of each sentence, in characters."""
+        pipeline = self._pipeline()
+        pipeline.max_length = len(text) + 1  # the limit is meant for a parser's memory; there is none here
+        return [(sentence.start_char, sentence.end_char) for sentence in pipeline(readable(text)).sents]
 
-    def _tokenized(self, text: str) -> list[str]:
-        if "IS_ALPHA" in text:  # spaCy fails on it, and datatrove's tokenizer knows how to go on
-            words: list[str] = self._reference.word_tokenize(text)
-            return words
-        if self._tokenize is None or len(self._tokenize.vocab) > MAX_LEXEMES:
+    def _pipeline(self) -> Any:
+        if self._made_pipeline is None or len(self._made_pipeline.vocab) > MAX_LEXEMES:
             import spacy
 
-            self._tokenize = spacy.blank("en").tokenizer
-        stripped: list[str] = strip_strings([token.text for token in self._tokenize(text)])
-        return stripped
+            self._made_pipeline = spacy.blank("en")
+            self._made_pipeline.add_pipe("sentencizer")
+        return self._made_pipeline
 
 
 SHARED_WORDS = SharedWords()
@@ -99,7 +100,7 @@ class EnoughWords(WordTokenizer):  # type: ignore[misc]
 
     def word_tokenize(self, text: str) -> list[str]:
         chunks = text.split()
-        if chunks and "IS_ALPHA" not in text and self._suffices(text, len(chunks)):
+        if chunks and self._suffices(text, len(chunks)):
             return chunks
         return SHARED_WORDS.word_tokenize(text)
 

@@ -199,7 +199,7 @@ def _module_name(file: str) -> str | None:
 
 
 def _licence(distribution: metadata.Distribution, files: Sequence[str]) -> str:
-    expression = distribution.metadata["License-Expression"] or distribution.metadata["Name"]
+    expression = distribution.metadata.get("License-Expression") or distribution.metadata.get("Name")
     for file in sorted(files, key=lambda file: (file.count("/"), file)):
         if _LICENCE_FILE.search(file):
             path = Path(str(distribution.locate_file(file)))

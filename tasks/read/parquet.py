@@ -23,7 +23,9 @@ from tasks.read.rows import DATE_COLUMNS, TEXT_COLUMNS, row_record
 
 COLUMNS = (*TEXT_COLUMNS, "url", *DATE_COLUMNS)
 BATCH_ROWS = 64  # texts may be long, and a batch is held
-MAX_ROWS_PER_BYTE = 8  # of the file; no corpus of texts packs a row into less than a bit, but a hostile footer may say so
+MAX_ROWS_PER_BYTE = (
+    8  # of the file; no corpus of texts packs a row into less than a bit, but a hostile footer may say so
+)
 
 
 class WatchedHandle:

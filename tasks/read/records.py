@@ -14,6 +14,8 @@ from tasks.read.parquet import parquet_records
 from tasks.read.raw_file import open_handle, open_raw
 from tasks.read.rows import line_record
 
+__all__ = ["ReadLimits", "read_range"]
+
 _RECORD_OF_FRAME: dict[str, Callable[[Frame, str, str, ReadLimits], Record]] = {
     "warc": warc_record,
     "arc": arc_record,

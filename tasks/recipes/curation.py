@@ -58,12 +58,25 @@ def fineweb() -> CurationRecipe:
     )
 
 
-def smoke() -> CurationRecipe:
-    """The fewest rules that still judge quality: for trying out a new source in a minute."""
-    return CurationRecipe(name="smoke", quality=(GopherQuality(),))
+def documentation() -> CurationRecipe:
+    """FineWeb's rules for technical documentation, which signatures, parameter lists and examples make unlike prose.
+
+    Changed, because FineWeb's values keep 6 % of API documentation and these about half (measured on 300 pages of the
+    embedded default): words count punctuation, so code lowers the share of alphabetic ones; short lines such as
+    "Returns" repeat; braces are code, not a template left unfilled.
+    """
+    return CurationRecipe(
+        name="documentation",
+        quality=(
+            GopherRepetition(),
+            GopherQuality(min_alphabetic_word_fraction=0.6),
+            C4Lines(filter_curly_bracket=False),
+            FineWebQuality(max_duplicate_line_char_fraction=0.1),
+        ),
+    )
 
 
-CURATION_RECIPES: Mapping[str, Callable[[], CurationRecipe]] = {"fineweb": fineweb, "smoke": smoke}
+CURATION_RECIPES: Mapping[str, Callable[[], CurationRecipe]] = {"fineweb": fineweb, "documentation": documentation}
 
 
 def resolve_curation_recipe(name: str, overrides: Mapping[str, str]) -> CurationRecipe:

@@ -164,6 +164,10 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, file: str, damage: 
     assert latest_checkpoint(tmp_path) == good
     with pytest.raises(ValueError, match="no complete checkpoint"):
         read_state(bad)
+    # the run comes to this step again: the damaged one gives way
+    save_checkpoint(tmp_path, model, optimizer, state_at(2), keep=3)
+    assert load_checkpoint(bad, model, optimizer).step == 2
+    (bad / "state.json").unlink()
     # the damaged one does not count towards those that are kept
     save_checkpoint(tmp_path, model, optimizer, state_at(3), keep=2)
     assert [read_state(folder).step for folder in complete_checkpoints(tmp_path)] == [1, 3]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
+from tasks.document import Record
 from tests.tasks.read.warc_bytes import DATA, http, members, page, read_all, reasons, warc
 
 ARCHIVES = sorted(path for path in (DATA / "warc").rglob("*") if path.is_file())
@@ -56,7 +57,8 @@ def member_starts(data: bytes) -> list[int]:
     return starts
 
 
-def assert_split_does_not_matter(data: bytes, folder: Path) -> None:
+def assert_split_does_not_matter(data: bytes, folder: Path) -> list[Record]:
+    """The records, after it has been shown that they are the same from one file and from four."""
     starts = member_starts(data)
     cuts = [starts[len(starts) * quarter // 4] for quarter in range(4)] + [len(data)]
     (folder / "whole.warc.gz").write_bytes(data)
@@ -68,13 +70,12 @@ def assert_split_does_not_matter(data: bytes, folder: Path) -> None:
     whole = read_all(folder / "whole.warc.gz")
     assert [record.base_id for record in split] == [record.base_id for record in whole]
     assert [record.content for record in split] == [record.content for record in whole]
+    return whole
 
 
 @needs_data
 def test_500_pages_are_the_same_in_one_file_and_in_four(tmp_path: Path) -> None:
-    data = PAGES.read_bytes()
-    assert_split_does_not_matter(data, tmp_path)
-    records = read_all(PAGES)
+    records = assert_split_does_not_matter(PAGES.read_bytes(), tmp_path)
     assert reasons(records) == [""] * 500
     assert len({record.base_id for record in records}) == 500
 

@@ -1,0 +1,141 @@
+"""The launcher against real processes: nothing survives, whoever is killed and however."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.tied import GRACE_S
+
+TIED = [sys.executable, "-P", "-m", "infra.tied", sys.executable, "-c"]
+MARK = "TIED_TEST_MARK"
+
+SLEEP = "import time; time.sleep(600)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+OWN_SESSION = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {child!r}], start_new_session=True)
+print("started", flush=True)
+{then}
+"""
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> str:
+    return str(tmp_path)
+
+
+def start(program: str, mark: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*TIED, program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env=os.environ | {MARK: mark},
+    )
+
+
+def alive(mark: str) -> set[int]:
+    """Processes with the mark in their environment, which children inherit whatever session they are in."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.add(int(process.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [("pass", 0), ("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 128 + 9)],
+)
+def test_exit_code_is_the_commands(program: str, code: int, mark: str) -> None:
+    with start(program, mark) as launcher:
+        assert launcher.wait(20) == code
+
+
+def test_closing_the_tie_ends_command_and_children_in_other_sessions(mark: str) -> None:
+    launcher = start(OWN_SESSION.format(child=SLEEP, then=SLEEP), mark)
+    assert launcher.stdin is not None and launcher.stdout is not None
+    assert launcher.stdout.readline() == b"started\n"
+    assert len(alive(mark)) == 3
+    launcher.stdin.close()
+    assert launcher.wait(GRACE_S / 2) == 128 + signal.SIGTERM  # well before anything is killed
+    assert alive(mark) == set()
+    launcher.stdout.close()
+
+
+def test_what_ignores_sigterm_is_killed_after_the_grace(mark: str) -> None:
+    launcher = start(OWN_SESSION.format(child=STUBBORN, then=STUBBORN), mark)
+    assert launcher.stdin is not None and launcher.stdout is not None
+    assert launcher.stdout.readline() == b"started\n"
+    time.sleep(1)  # both have their handlers by then
+    started = time.monotonic()
+    launcher.stdin.close()
+    assert launcher.wait(GRACE_S + 5) == 128 + signal.SIGKILL
+    assert time.monotonic() - started >= GRACE_S
+    assert alive(mark) == set()
+    launcher.stdout.close()
+
+
+def test_command_that_ends_leaves_no_orphan(mark: str) -> None:
+    with start(OWN_SESSION.format(child=SLEEP, then="raise SystemExit(5)"), mark) as launcher:
+        assert launcher.wait(GRACE_S / 2) == 5
+    assert alive(mark) == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_to_the_launcher_leave_the_command_to_its_tie(number: signal.Signals, mark: str) -> None:
+    launcher = start('print("started", flush=True); ' + SLEEP, mark)
+    assert launcher.stdin is not None and launcher.stdout is not None
+    assert launcher.stdout.readline() == b"started\n"
+    launcher.send_signal(number)
+    time.sleep(0.3)
+    assert launcher.poll() is None and len(alive(mark)) == 2
+    launcher.stdin.close()
+    assert launcher.wait(GRACE_S / 2) == 128 + signal.SIGTERM
+    launcher.stdout.close()
+
+
+def test_starter_killed_by_sigkill(mark: str) -> None:
+    """The starter has no chance to do anything: the pipe closes because it is gone."""
+    program = OWN_SESSION.format(child=SLEEP, then=SLEEP)
+    starter = f"""
+import subprocess, time
+tied = subprocess.Popen({[*TIED, program]!r}, stdin=subprocess.PIPE, start_new_session=True)
+time.sleep(600)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", starter], stdout=subprocess.PIPE, env=os.environ | {MARK: mark}
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        assert len(alive(mark)) == 4
+        process.kill()
+        wait_until(lambda: alive(mark) <= {process.pid}, GRACE_S / 2)
+    assert alive(mark) == set()
+
+
+def test_launcher_killed_by_sigkill_takes_the_command_with_it(mark: str) -> None:
+    with start('print("started", flush=True); ' + SLEEP, mark) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == b"started\n"
+        launcher.kill()
+        launcher.wait(5)
+        wait_until(lambda: alive(mark) == set(), 5)

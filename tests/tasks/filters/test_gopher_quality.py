@@ -1,0 +1,110 @@
+"""Each limit of Gopher's quality rules: a page exactly at it is kept, one just beyond it is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tasks.document import Document, Drop, Keep
+from tasks.filters.gopher_quality import GopherQuality
+
+
+def of_words(*counted: tuple[str, int]) -> str:
+    """One line of words, each so many times."""
+    return " ".join(" ".join([word] * number) for word, number in counted)
+
+
+def of_lines(num_marked: int, num_lines: int, marked: str, plain: str) -> str:
+    return "\n".join([marked] * num_marked + [plain] * (num_lines - num_marked))
+
+
+STOP = (("the", 1), ("and", 1))
+LINE = "the boat and the oars were found on the far bank"
+SMALL = GopherQuality(min_words=1)
+
+CASES = {
+    "short": (
+        GopherQuality(),
+        of_words(*STOP, ("boat", 48)),
+        of_words(*STOP, ("boat", 47), ("!", 9)),  # punctuation is no word here
+        Drop("gopher_short_doc", 49, 50),
+    ),
+    "long": (
+        GopherQuality(max_words=60),
+        of_words(*STOP, ("boat", 58)),
+        of_words(*STOP, ("boat", 59)),
+        Drop("gopher_long_doc", 61, 60),
+    ),
+    "short words": (
+        SMALL,
+        of_words(*STOP, ("oar", 8)),
+        of_words(*STOP, ("oar", 7), ("ox", 1)),
+        Drop("gopher_below_avg_threshold", 2.9, 3),
+    ),
+    "long words": (
+        SMALL,
+        of_words(("the", 1), ("with", 1), ("abcdefghij", 17), ("abcdefghijklmnopqrstuvw", 1)),
+        of_words(("the", 1), ("with", 1), ("abcdefghij", 17), ("abcdefghijklmnopqrstuvwx", 1)),
+        Drop("gopher_above_avg_threshold", 10.05, 10),
+    ),
+    "hashes": (
+        SMALL,
+        of_words(*STOP, ("boat", 88), ("#", 10)),
+        of_words(*STOP, ("boat", 87), ("#", 11)),
+        Drop("gopher_too_many_hashes", 0.11, 0.1),
+    ),
+    "ellipses": (
+        SMALL,
+        of_words(*STOP, ("…", 5), ("...", 5), ("boat", 88)),
+        of_words(*STOP, ("…", 5), ("...", 6), ("boat", 87)),
+        Drop("gopher_too_many_ellipsis", 0.11, 0.1),
+    ),
+    "bullets": (
+        SMALL,
+        of_lines(9, 10, f" • {LINE}", LINE),
+        of_lines(10, 11, f"- {LINE}", LINE),
+        Drop("gopher_too_many_bullets", 10 / 11, 0.9),
+    ),
+    "line ends": (
+        SMALL,
+        of_lines(3, 10, f"{LINE}... ", LINE),
+        of_lines(4, 13, f"{LINE}…", LINE),
+        Drop("gopher_too_many_end_ellipsis", 4 / 13, 0.3),
+    ),
+    "letters": (
+        SMALL,
+        of_words(*STOP, ("boat", 78), ("1984", 20)),
+        of_words(*STOP, ("boat", 77), ("1984", 21)),
+        Drop("gopher_below_alpha_threshold", 0.79, 0.8),
+    ),
+    "stop words": (
+        SMALL,
+        of_words(("with", 9), ("have", 1), ("boat", 10)),
+        of_words(("with", 10), ("boat", 10)),
+        Drop("gopher_enough_stop_words", 1, 2),
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "at_limit", "beyond", "expected"), CASES.values(), ids=CASES)
+def test_boundary(
+    rule: GopherQuality, at_limit: str, beyond: str, expected: Drop, document: Callable[[str], Document]
+) -> None:
+    decide = rule.build()
+    assert decide(document(at_limit)) == Keep()
+    decision = decide(document(beyond))
+    assert isinstance(decision, Drop)
+    assert (decision.reason, decision.threshold) == (expected.reason, expected.threshold)
+    assert decision.value == pytest.approx(expected.value)
+    assert type(decision.value) is float, "a figure of numpy's would not go into the ledger"
+
+
+def test_every_reason_has_a_boundary() -> None:
+    from tasks.filters import gopher_quality
+
+    assert {case[3].reason for case in CASES.values()} == set(gopher_quality._FIGURES)
+
+
+def test_a_page_of_marks_only_has_no_mean_word_length(document: Callable[[str], Document]) -> None:
+    assert SMALL.build()(document("... !!! ###")) == Drop("gopher_short_doc", 0, 1)

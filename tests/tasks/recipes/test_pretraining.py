@@ -1,0 +1,141 @@
+"""Pretraining recipes: valid, named sizes, the published rules, and clear refusals."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from model.config import num_parameters
+from tasks.recipes.pretraining import (
+    PRETRAIN_RECIPES,
+    PretrainRecipe,
+    base,
+    ladder_learning_rate,
+    resolve_pretrain_recipe,
+    small,
+    smoke,
+)
+
+
+def recipe(**fields: object) -> PretrainRecipe:
+    return PretrainRecipe.model_validate({"model": "smoke", "seq_len": 64, "global_batch_tokens": 640} | fields)
+
+
+@pytest.mark.parametrize("name", PRETRAIN_RECIPES)
+def test_recipes_are_what_they_are_called(name: str):
+    found = resolve_pretrain_recipe(name, {})
+    assert found == PRETRAIN_RECIPES[name]()
+    assert found.name == name
+    assert PretrainRecipe.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("built", "low", "high"), [(smoke, 0.7e6, 1.1e6), (small, 9.5e6, 10.5e6), (base, 120e6, 127e6)]
+)
+def test_sizes(built, low, high):
+    assert low < num_parameters(built().decoder_config()) < high
+
+
+def test_the_decoder_follows_the_recipe():
+    shape = recipe(total_tokens=1, tokenizer={"vocab_size": 300}).decoder_config()
+    assert (shape.vocab_size, shape.max_seq_len) == (320, 64)
+
+
+def test_ladder_rule():
+    assert ladder_learning_rate(108_000_000) == pytest.approx(0.00235)
+    assert ladder_learning_rate(8 * 108_000_000) == pytest.approx(0.00235 / 2)
+    assert ladder_learning_rate(108_000_000 // 27) == pytest.approx(0.00235 * 3)
+
+
+def test_peak_is_the_ladders_unless_set():
+    unset = recipe(total_tokens=1)
+    assert unset.peak_learning_rate() == ladder_learning_rate(num_parameters(unset.decoder_config()))
+    assert recipe(total_tokens=1, learning_rate=0.25).peak_learning_rate() == 0.25
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        ({"total_tokens": 6400}, 10),
+        ({"total_tokens": 6399}, 9),
+        ({"total_tokens": 1}, 1),
+        ({"epochs": 2}, 200),
+        ({"epochs": 0.5, "total_tokens": 64_000}, 50),
+        ({"epochs": 2, "total_tokens": 64_000}, 100),
+    ],
+)
+def test_the_first_limit_ends_the_run(limits: dict[str, float], steps: int):
+    assert recipe(**limits).num_steps(tokens_per_epoch=64_000) == steps
+
+
+def test_tokens_per_parameter():
+    found = recipe(tokens_per_parameter=20)
+    assert found.num_steps(1) == math.floor(20 * num_parameters(found.decoder_config()) / 640)
+
+
+def test_a_run_without_an_end_is_refused():
+    with pytest.raises(ValidationError, match="the run has no end"):
+        recipe()
+
+
+@pytest.mark.parametrize("global_batch_tokens", [639, 641, 32])
+def test_a_batch_of_parts_of_sequences_is_refused(global_batch_tokens: int):
+    with pytest.raises(ValidationError, match=r"not a multiple of seq_len 64; choose (640|64)"):
+        recipe(total_tokens=1, global_batch_tokens=global_batch_tokens)
+
+
+@pytest.mark.parametrize(
+    ("field", "inside", "outside"),
+    [
+        ("held_out_fraction", 0.5, 0.51),
+        ("warmup_fraction", 0.2, 0.21),
+        ("beta2", 0.999, 1.0),
+        ("floor_fraction", 1.0, 1.01),
+        ("checkpoint_every_steps", 1, 0),
+        ("keep_checkpoints", 1, 0),
+        ("gradient_clip", 1e-3, 0.0),
+        ("learning_rate", 1.0, 1.1),
+    ],
+)
+def test_bounds(field: str, inside: float, outside: float):
+    assert getattr(recipe(total_tokens=1, **{field: inside}), field) == inside
+    with pytest.raises(ValidationError, match=field):
+        recipe(total_tokens=1, **{field: outside})
+
+
+def test_overrides_reach_into_the_recipe():
+    found = resolve_pretrain_recipe(
+        "smoke",
+        {"model": "10m", "tokenizer.vocab_size": "512", "seq_len": "512", "learning_rate": "null", "epochs": "1.5"},
+    )
+    assert (found.model, found.vocab_size, found.seq_len, found.learning_rate, found.epochs) == (
+        "10m",
+        512,
+        512,
+        None,
+        1.5,
+    )
+    assert found.seed == smoke().seed
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("tiny", {}, "no pretraining recipe 'tiny'; there are smoke, small, base"),
+        ("smoke", {"learningrate": "1"}, "recipe smoke: .*no field 'learningrate'; did you mean learning_rate"),
+        ("smoke", {"model": "2b"}, "recipe smoke: model: Input should be 'smoke', '10m'.*got '2b'"),
+        ("base", {"tokenizer.vocab_size": "10"}, r"recipe base: tokenizer\.vocab_size: .*equal to 259 \(got 10\)"),
+    ],
+)
+def test_refusals(name: str, overrides: dict[str, str], message: str):
+    with pytest.raises(ValueError, match=message) as refusal:
+        resolve_pretrain_recipe(name, overrides)
+    assert "\n" not in str(refusal.value)
+
+
+def test_recipes_do_not_load_torch():
+    """Forms and the command line read recipes; torch takes seconds."""
+    code = "import sys, tasks.recipes.pretraining; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,81 @@
+"""The loss curve's file: exact figures, no NaN in JSON, and cut at a checkpoint."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tasks.evaluation.bits_per_byte import BitsPerByte
+from tasks.metrics_file import StepReport, metrics_line, read_metrics, truncate_metrics
+
+REPORT = StepReport(
+    step=1, num_steps=9, tokens=64, loss=0.1 + 0.2, learning_rate=1e-3, grad_norm=2.0, tokens_per_s=3.5, batch_hash="ab"
+)
+
+
+def write(file: Path, num_lines: int) -> list[bytes]:
+    lines = [metrics_line(dataclasses.replace(REPORT, step=step)) for step in range(1, num_lines + 1)]
+    file.write_bytes(b"".join(lines))
+    return lines
+
+
+def test_figures_survive_exactly(tmp_path: Path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(metrics_line(dataclasses.replace(REPORT, held_out=BitsPerByte(1.5, 2.25, 10, 30, 2))))
+    assert read_metrics(file) == [
+        {
+            "step": 1,
+            "tokens": 64,
+            "loss": 0.1 + 0.2,
+            "learning_rate": 1e-3,
+            "grad_norm": 2.0,
+            "tokens_per_s": 3.5,
+            "batch_hash": "ab",
+            "held_out_bits_per_byte": 1.5,
+            "held_out_loss": 2.25,
+        }
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_null(tmp_path: Path, value: float):
+    report = dataclasses.replace(REPORT, loss=value)
+    assert not report.finite
+    assert json.loads(metrics_line(report))["loss"] is None
+    (tmp_path / "m").write_bytes(metrics_line(report))
+    assert math.isnan(read_metrics(tmp_path / "m")[0]["loss"])
+
+
+def test_finite_looks_at_the_evaluation_too():
+    assert REPORT.finite
+    assert dataclasses.replace(REPORT, held_out=BitsPerByte(1.0, 1.0, 1, 1, 1)).finite
+    assert not dataclasses.replace(REPORT, held_out=BitsPerByte(math.nan, 1.0, 1, 1, 1)).finite
+    assert not dataclasses.replace(REPORT, grad_norm=math.inf).finite
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4, 5])
+def test_truncated_at_a_step(tmp_path: Path, kept: int):
+    lines = write(tmp_path / "m", 5)
+    with (tmp_path / "m").open("ab") as file:
+        file.write(b'{"step": 6, "tok')
+    truncate_metrics(tmp_path / "m", kept)
+    assert (tmp_path / "m").read_bytes() == b"".join(lines[:kept])
+
+
+def test_a_new_run_starts_an_empty_file(tmp_path: Path):
+    truncate_metrics(tmp_path / "m", 0)
+    assert (tmp_path / "m").read_bytes() == b""
+
+
+def test_missing_lines_are_refused(tmp_path: Path):
+    lines = write(tmp_path / "m", 5)
+    with pytest.raises(ValueError, match="does not hold the steps 1 to 6"):
+        truncate_metrics(tmp_path / "m", 6)
+    (tmp_path / "m").write_bytes(b"".join(lines[:2] + lines[3:]))
+    with pytest.raises(ValueError, match="does not hold the steps 1 to 4"):
+        truncate_metrics(tmp_path / "m", 4)
+    (tmp_path / "m").write_bytes(b"".join(lines)[:-1])
+    with pytest.raises(ValueError, match="does not hold the steps 1 to 5"):
+        truncate_metrics(tmp_path / "m", 5)

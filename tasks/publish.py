@@ -60,7 +60,7 @@ def _write(path: Path, table: pa.Table) -> None:
 def settle_shard(shard: ScreenedShard, directory: Path) -> ShardReport:
     """Apply the clusters to one shard: survivors become documents, the others ledger rows with their survivor."""
     texts = pq.read_table(shard.documents / DOCUMENTS_FILE)
-    in_shard = pc.field("document_id").isin(texts["document_id"].to_pylist())
+    in_shard = pc.field("document_id").isin(texts["document_id"].combine_chunks())
     clusters = {row["document_id"]: row for row in pq.read_table(shard.clusters, filters=in_shard).to_pylist()}
     documents: list[dict[str, Any]] = []
     ledger: list[dict[str, Any]] = []

@@ -25,9 +25,7 @@ from typing import Any
 from datatrove.utils.typeshelper import Languages
 from datatrove.utils.word_tokenizers import WordTokenizer, strip_strings
 
-MAX_LEXEMES = (
-    150_000  # words in spaCy's vocabulary before it is made anew: about 80 MB, several thousand pages
-)
+MAX_LEXEMES = 150_000  # words in spaCy's vocabulary before it is made anew: about 80 MB, several thousand pages
 MAX_MEMO_CHARS = 2_000_000
 MAX_MEMO_TEXTS = 4
 MAX_RUN_CHARS = 1000  # what a run without white space may have before it is cut; the longest URLs pass

@@ -118,25 +118,17 @@ def test_users_cluster_keeps_its_own_authentication(store: Store, monkeypatch: p
     assert "RAY_AUTH_TOKEN" not in settings.environment(store)
 
 
-def test_a_driver_does_not_import_from_the_folder_it_was_started_in(store: Store, tmp_path: Path) -> None:
-    for decoy in ("tasks", "model"):
-        (tmp_path / decoy).mkdir()
-        (tmp_path / decoy / "__init__.py").write_text("raise SystemExit('decoy')")
-    program = f"""
-import os, sys
-sys.path.insert(0, "")  # as an interactive interpreter has it, and as Ray's workers add the driver's folder
-sys.path.append({str(Path(settings.__file__).parents[1])!r})
-import importlib.util
-spec = importlib.util.spec_from_file_location("decoy_check", {str(tmp_path / "tasks" / "__init__.py")!r})
-assert spec is not None
-os.chdir({str(store.root / "empty")!r})
-import tasks.store, model
-print(tasks.store.__file__)
-"""
+def test_decoys_are_found_in_the_users_folder_and_not_in_the_stores_empty_one(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").touch()
     settings.environment(store)
-    assert list((store.root / "empty").iterdir()) == []
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert not done.stdout.startswith(str(tmp_path))
+    command = [sys.executable, "-c", "import tasks; print(tasks.__file__)"]  # `-c` looks in the current folder first
+
+    def imported(folder: Path) -> Path:
+        return Path(subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip())
+
+    assert imported(tmp_path) == tmp_path / "tasks" / "__init__.py"
+    assert imported(store.root / "empty") == Path(settings.__file__).parents[1] / "tasks" / "__init__.py"
 
 
 def test_enter_moves_to_the_empty_folder(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every rule in tasks.filters and tasks.formatters must do, whatever it decides. New rules are found by themselves."""
+"""What every rule in tasks.filters and tasks.formatters must do, whatever it decides; it finds new rules itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any deterministic step of datatrove as a rule: what it returns becomes a decision, what cannot be a rule is refused."""
+"""Steps of datatrove as rules: what they return becomes a decision, and what cannot be a rule is refused."""
 
 from __future__ import annotations
 

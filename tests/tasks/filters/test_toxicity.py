@@ -112,10 +112,10 @@ def test_another_model_file(tmp_path: Path) -> None:
     assert Toxicity().files() == (MODEL_FILE,)
     missing, damaged = tmp_path / "missing.ftz", tmp_path / "damaged.ftz"
     assert Toxicity(model_file=missing).files() == (missing,)
-    with pytest.raises(ValueError, match="missing.ftz is not a fastText model"):
+    with pytest.raises(ValueError, match=r"missing\.ftz is not a fastText model"):
         Toxicity(model_file=missing).build()
     damaged.write_bytes(b"not a model" * 100)
-    with pytest.raises(ValueError, match="damaged.ftz is not a fastText model"):
+    with pytest.raises(ValueError, match=r"damaged\.ftz is not a fastText model"):
         Toxicity(model_file=damaged).build()
 
 

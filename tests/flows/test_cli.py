@@ -1,0 +1,98 @@
+"""The command line as a person meets it: help, clear errors, exit codes, quick starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+from tests.data.prose import write_jsonl
+
+COMMANDS = ("refresh", "pretrain", "evaluate", "pipeline", "generate", "corpora", "show", "up", "doctor")
+
+
+def tokenmill(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "flows.cli", *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_the_command_starts_without_heavy_imports(tmp_path: Path) -> None:
+    script = (
+        "import sys; from flows.cli import main\n"
+        "try: main(['corpora', '--store', sys.argv[1]])\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'prefect', 'ray', 'mlflow', 'torch', 'datatrove', 'trafilatura'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "s")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "no corpus" in done.stdout
+
+
+def _refused(*arguments: str, cwd: Path, **environment: str) -> str:
+    done = tokenmill(*arguments, cwd=cwd, **environment)
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("tokenmill: ")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--source", "nowhere.warc.gz", "--name", "web"], "nowhere.warc.gz"),
+        (["--source", "rows.jsonl", "--name", "web", "--recipe", "fineweb9"], "fineweb"),
+        (["--source", "rows.jsonl", "--name", "a/b"], "name"),
+        (["--source", "rows.jsonl", "--name", ".."], "name"),
+        (["--source", "rows.jsonl", "--name", "web", "--set", "gopher_quality.min_wrds=3"], "min_words"),
+        (["--source", "rows.jsonl", "--name", "web", "--set", "gopher_quality.min_words=-3"], "min_words"),
+        (["--source", "environment-docs:9999", "--name", "web"], "2500"),
+        (["--source", "rows.jsonl", "--name", "web", "--store", "rows.jsonl"], "--store"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_clear_line(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", 3)
+    assert expected in _refused("refresh", *arguments, cwd=tmp_path)
+    assert not list((tmp_path / "store").glob("corpora/*/*")) if (tmp_path / "store").is_dir() else True
+
+
+def test_a_missing_corpus_or_model_is_one_clear_line(tmp_path: Path) -> None:
+    assert "tokenmill refresh" in _refused("show", "web", cwd=tmp_path)
+    assert "no corpus 'web'" in _refused("pretrain", "--corpus", "web", cwd=tmp_path)
+    assert "no model 'web-smoke'" in _refused("generate", "--model", "web-smoke", "--prompt", "x", cwd=tmp_path)
+
+
+def test_a_ray_cluster_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", 3)
+    line = _refused(
+        "refresh", "--source", "rows.jsonl", "--name", "web", cwd=tmp_path, RAY_ADDRESS="127.0.0.1:1", RAY_AUTH_MODE="disabled"
+    )
+    assert "RAY_ADDRESS" in line
+
+
+def test_doctor_finds_this_installation_healthy(tmp_path: Path) -> None:
+    done = tokenmill("doctor", "--json", "--store", "s", cwd=tmp_path)
+    findings = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0, done.stdout
+    assert {"python", "torch", "ray", "store", "model or list"} <= {finding["what"] for finding in findings}

@@ -1,0 +1,208 @@
+"""A whole refresh in this process: what is fixed for everyone who builds on it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tasks import curation
+from tasks.curation import Refresh
+from tasks.ports import InProcessMap
+from tasks.publish import LedgerError, check_adds_up, corpus_digest
+from tasks.read.source import resolve_source
+from tasks.recipes.curation import CurationRecipe, fineweb, resolve_curation_recipe
+from tasks.store import Store
+from tests.data.prose import corpus_members, page, prose, warc_record, write_warc
+
+NUM_PAGES = 44
+
+
+def refresh_in_process(
+    root: Path, source: Path, recipe: CurationRecipe | None = None, name: str = "small"
+) -> tuple[Path, dict[str, Any], dict[str, curation.StageOutput]]:
+    """Every stage in order, without any engine: the published version, its manifest, and the stages' outputs."""
+    store, shard_map = Store.open(root), InProcessMap()
+    refresh = Refresh(store, name, "small", resolve_source(str(source)), recipe or small_recipe())
+    counted = curation.inventory(refresh, shard_map)
+    records = curation.read(refresh, counted, shard_map)
+    extracted = curation.extract(refresh, records, shard_map)
+    identified = curation.identify_language(refresh, extracted, shard_map)
+    good = curation.apply_rules(refresh, "quality", identified, shard_map)
+    clean = curation.apply_rules(refresh, "toxicity", good, shard_map)
+    clusters = curation.deduplicate(refresh, clean, shard_map)
+    screened = {"extract": extracted, "language": identified, "quality": good, "toxicity": clean}
+    path, manifest = curation.publish(refresh, counted, screened, clusters, shard_map)
+    return path, manifest, {"inventory": counted, "read": records, **screened, "clusters": clusters}
+
+
+def small_recipe(**changes: Any) -> CurationRecipe:
+    return fineweb().model_copy(update={"num_buckets": 4, "shard_records": 16, **changes})
+
+
+def rows(path: Path, table: str) -> list[dict[str, Any]]:
+    return [row for file in sorted((path / table).glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    root = tmp_path_factory.mktemp("refresh")
+    path, manifest, _ = refresh_in_process(root / "store", write_warc(root / "pages.warc.gz", NUM_PAGES))
+    return path, manifest
+
+
+def test_every_record_has_exactly_one_ledger_row(published: tuple[Path, dict[str, Any]]) -> None:
+    path, manifest = published
+    ledger, documents = rows(path, "ledger"), rows(path, "documents")
+    assert len(ledger) == len({row["record_id"] for row in ledger}) == NUM_PAGES == manifest["records_in"]
+    kept = {row["record_id"] for row in ledger if row["outcome"] == "kept"}
+    assert kept == {row["document_id"] for row in documents}
+    removed = sum(count for reasons in manifest["removed"].values() for count in reasons.values())
+    assert manifest["documents_kept"] + removed == NUM_PAGES
+    assert all(row["reason"] for row in ledger if row["outcome"] != "kept")
+    assert {row["outcome"] for row in ledger} == {"kept", "removed"}
+
+
+def test_the_funnel_is_what_the_source_was_made_for(published: tuple[Path, dict[str, Any]]) -> None:
+    _, manifest = published
+    assert manifest["removed"]["quality"] == {"too_few_sentences": 3}  # pages 12, 25 and 38
+    assert manifest["removed"]["exact_dedup"]["exact_duplicate"] >= 2
+    assert manifest["removed"]["near_dedup"]["near_duplicate"] >= 3
+
+
+def test_a_removed_duplicate_names_a_survivor_that_was_kept(published: tuple[Path, dict[str, Any]]) -> None:
+    path, _ = published
+    documents = {row["document_id"]: row for row in rows(path, "documents")}
+    duplicates = [row for row in rows(path, "ledger") if row["stage"] in {"exact_dedup", "near_dedup"}]
+    assert duplicates
+    for row in duplicates:
+        survivor = documents[row["survivor_id"]]
+        assert survivor["cluster_size"] > 1 and survivor["cluster_id"] == survivor["document_id"]
+        assert survivor["document_id"] < row["record_id"]  # equal dates: the smaller id survives
+
+
+def test_the_extracted_text_is_the_articles(published: tuple[Path, dict[str, Any]]) -> None:
+    path, _ = published
+    texts = {row["url"]: row["text"] for row in rows(path, "documents")}
+    text = texts["https://site0.example/0.html"]
+    assert prose(0).splitlines()[0] in text
+    assert "Home" not in text and "All rights reserved" not in text
+
+
+def test_the_digest_does_not_depend_on_files_shards_or_order(
+    published: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    _, manifest = published
+    members = corpus_members(NUM_PAGES)
+    random.Random(1).shuffle(members)
+    source = tmp_path / "parts"
+    source.mkdir()
+    for index in range(4):
+        (source / f"part-{index}.warc.gz").write_bytes(b"".join(members[index::4]))
+    recipe = small_recipe(shard_records=5)
+    assert refresh_in_process(tmp_path / "store", source, recipe)[1]["digest"] == manifest["digest"]
+
+
+def test_the_digest_is_of_rows_and_notices_each_field(published: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    path, manifest = published
+    files = sorted((path / "documents").glob("*.parquet"))
+    assert corpus_digest(files) == manifest["digest"]
+    whole = pq.read_table(path / "documents").sort_by("document_id")
+    pq.write_table(whole, tmp_path / "one.parquet", row_group_size=3)
+    assert corpus_digest([tmp_path / "one.parquet"]) == manifest["digest"]
+    for column in ("document_id", "url", "date", "text_sha256", "language"):
+        values = whole[column].to_pylist()
+        values[-1] += "x"
+        index = whole.schema.get_field_index(column)
+        pq.write_table(whole.set_column(index, column, [values]), tmp_path / "changed.parquet")
+        assert corpus_digest([tmp_path / "changed.parquet"]) != manifest["digest"], column
+
+
+def test_a_changed_threshold_recomputes_its_stage_and_what_follows(tmp_path: Path) -> None:
+    source = write_warc(tmp_path / "pages.warc.gz", 12)
+    first = refresh_in_process(tmp_path / "store", source)
+    again = refresh_in_process(tmp_path / "store", source)
+    assert all(output.reused for output in again[2].values())
+    changed = resolve_curation_recipe("fineweb", {"gopher_quality.min_words": "2", "num_buckets": "4"})
+    changed = changed.model_copy(update={"shard_records": 16})
+    third = refresh_in_process(tmp_path / "store", source, changed)
+    assert {name for name, output in third[2].items() if output.reused} == {
+        "inventory",
+        "read",
+        "extract",
+        "language",
+    }
+    assert first[1]["version"] == 1 and third[1]["version"] == 3
+
+
+def test_a_refresh_that_was_published_is_recognised(tmp_path: Path) -> None:
+    source = write_warc(tmp_path / "pages.warc.gz", 6)
+    path, manifest, _ = refresh_in_process(tmp_path / "store", source)
+    refresh = Refresh(Store.open(tmp_path / "store"), "small", "small", resolve_source(str(source)), small_recipe())
+    assert refresh.published() == (path, json.loads((path / "manifest.json").read_bytes())) == (path, manifest)
+    write_warc(source, 7)
+    changed = Refresh(refresh.store, "small", "small", resolve_source(str(source)), refresh.recipe)
+    assert changed.published() is None
+
+
+def test_records_with_one_id_get_occurrence_numbers_that_do_not_depend_on_order(tmp_path: Path) -> None:
+    url = "https://twice.example/"
+    bodies = [page(prose(index)) for index in (1, 2)]
+    one, two = (gzip.compress(warc_record(url, body), mtime=0) for body in bodies)  # one WARC-Record-ID, two payloads
+    digests = []
+    for order, members in enumerate(([one, two, one], [two, one, one])):
+        source = tmp_path / f"{order}.warc.gz"
+        source.write_bytes(b"".join(members))
+        path, manifest, outputs = refresh_in_process(tmp_path / f"store{order}", source)
+        ids = sorted(row["record_id"] for row in rows(path, "ledger"))
+        base = ids[0].split("-")[0]
+        assert ids == [f"{base}-0", f"{base}-1", f"{base}-2"]
+        assert outputs["read"].manifest["extra"] == {"repeated_ids": 2}
+        assert manifest["documents_kept"] == 2
+        digests.append(manifest["digest"])
+    assert digests[0] == digests[1]
+
+
+def test_formatters_leave_their_edits(published: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    text = prose(3) + "\nThis site uses cookies and has a privacy policy for everyone."
+    source = tmp_path / "pages.warc.gz"
+    source.write_bytes(gzip.compress(warc_record("https://a.example/", page(text)), mtime=0))
+    path, manifest, _ = refresh_in_process(tmp_path / "store", source)
+    edits = rows(path, "edits")
+    assert manifest["edits"] == len(edits) > 0
+    cookie = [edit for edit in edits if "uses cookies" in edit["removed"]]
+    assert len(cookie) == 1 and cookie[0]["kind"] == "line_removed" and cookie[0]["stage"] == "quality"
+    document = rows(path, "documents")[0]
+    assert "uses cookies" not in document["text"] and cookie[0]["document_id"] == document["document_id"]
+
+
+def test_a_missing_ledger_row_stops_the_run(published: tuple[Path, dict[str, Any]]) -> None:
+    from tasks.document import ShardReport
+
+    check_adds_up(5, [ShardReport(3, 1), ShardReport(2, 2)])
+    with pytest.raises(LedgerError, match="6 records, the ledger 5 rows: nothing was published"):
+        check_adds_up(6, [ShardReport(3, 1), ShardReport(2, 2)])
+
+
+def test_a_run_that_loses_a_record_publishes_nothing(tmp_path: Path) -> None:
+    """Fault injection: one ledger row of one finished shard vanishes."""
+    store, source = Store.open(tmp_path / "store"), write_warc(tmp_path / "pages.warc.gz", 16)
+    refresh = Refresh(store, "small", "small", resolve_source(str(source)), small_recipe())
+    _, _, outputs = refresh_in_process(store.root, source, name="other")
+    ledger = outputs["quality"].shards[0] / "ledger.parquet"
+    table = pq.read_table(ledger)
+    assert len(table) > 0
+    ledger.unlink()
+    pq.write_table(table.slice(1), ledger)
+    settle = refresh.stages["settle"].directory(store.work)
+    publish = refresh.stages["publish"].directory(store.work)
+    for directory in (settle, publish):
+        directory.rename(directory.with_name("moved"))
+    with pytest.raises(LedgerError, match="16 records, the ledger 15 rows"):
+        refresh_in_process(store.root, source)
+    assert store.versions("small") == []

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tasks.store import Store
 
+_SUPERVISED = frozenset({"refresh", "pretrain", "evaluate", "pipeline"})  # they start servers and Ray
+_SUPERVISED_VARIABLE = "TOKENMILL_SUPERVISED"
 _RECIPES = {"curation": ("fineweb", "documentation"), "pretraining": ("smoke", "small", "base")}
 
 
@@ -108,7 +110,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    if options.command in _SUPERVISED and not os.environ.get(_SUPERVISED_VARIABLE):
+        sys.exit(_supervise(given))
     try:
         code = _COMMANDS[options.command](options)
     except KeyboardInterrupt:
@@ -121,6 +126,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(line)
         code = 2
     sys.exit(code)
+
+
+def _supervise(arguments: list[str]) -> int:
+    """Run the command in a process below a supervisor, so that nothing outlives it: no Ray daemon, no server.
+
+    However this process or that one ends, `infra.tied` ends what they started. A signal to stop is passed on once.
+    """
+    import signal
+    import subprocess
+
+    python = [sys.executable, "-P"]
+    process = subprocess.Popen(
+        [*python, "-m", "infra.tied", *python, "-c", "from flows.cli import main; main()", *arguments],
+        stdin=subprocess.PIPE,
+        env={**os.environ, _SUPERVISED_VARIABLE: "1"},
+    )
+    tie = process.stdin
+    assert tie is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: tie.close())
+    return process.wait()
+
+
+def _interrupt_once() -> None:
+    """Any signal to stop becomes one KeyboardInterrupt; what comes after it does not disturb the cleaning up."""
+    import signal
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, lambda *_: None)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
 
 
 def _complain(line: str) -> None:
@@ -151,6 +192,8 @@ def _enter(options: argparse.Namespace) -> Store:
 
     store = Store.open(options.store or default_store())
     enter(store)
+    if options.command in _SUPERVISED:
+        _interrupt_once()
     return store
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -49,6 +51,7 @@ def ray_cluster(num_workers: int | None = None) -> Iterator[RayMap]:
     started = not ray.is_initialized()
     address = os.environ.get("RAY_ADDRESS")
     if started:
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         if address:
             check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -62,6 +65,10 @@ def ray_cluster(num_workers: int | None = None) -> Iterator[RayMap]:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 _node_ip_address="127.0.0.1",
             )
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own handlers abort the process: a cancelled flow could then neither clean up nor say what happened
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         num_cpus = int(resources.get("CPU", 0))
@@ -100,8 +107,7 @@ class RayMap:
                     running[remote.remote(entry[1])] = entry[0]
                 if not running:
                     return [results[index] for index in range(len(items))]
-                ready, _ = ray.wait(list(running), num_returns=1)
-                for reference in ready:
+                for reference in self._ready(list(running)):
                     index = running.pop(reference)
                     results[index] = self._result(reference, name, index)
                     if on_done is not None:
@@ -109,6 +115,17 @@ class RayMap:
         finally:
             for reference in running:  # after an error or an interrupt: nothing goes on behind the caller's back
                 ray.cancel(reference, force=True)
+
+    @staticmethod
+    def _ready(running: list[Any]) -> list[Any]:
+        try:
+            ready: list[Any] = ray.wait(running, num_returns=1)[0]
+        except SystemError as error:  # what an interrupt becomes inside Ray's compiled wait
+            interrupt = error.__cause__ or error.__context__
+            if interrupt is None or isinstance(interrupt, Exception):
+                raise
+            raise interrupt from None
+        return ready
 
     @staticmethod
     def _result(reference: Any, name: str, index: int) -> Any:

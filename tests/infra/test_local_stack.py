@@ -206,7 +206,7 @@ def test_killed_up_leaves_no_process_and_the_next_one_keeps_the_history(tmp_path
     (tmp_path / "again").mkdir()
     again = Stack(tmp_path / "again", stack.store)
     try:
-        wait_until(lambda: f":{again.prefect_port}" in (stack.store / UP_FILE).read_text(), READY_TIMEOUT_S)
+        wait_until(lambda: "Ctrl-C" in again.output.read_text(), READY_TIMEOUT_S)
         assert get(again.prefect_port, f"/api/flow_runs/{json.loads(body)['id']}")[0] == 200
         path = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=before%20the%20kill"
         assert get(again.mlflow_port, path)[0] == 200

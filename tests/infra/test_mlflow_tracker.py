@@ -24,7 +24,11 @@ def test_what_is_recorded_can_be_read_back(store: Store, tmp_path: Path) -> None
         tracker.artifact(tmp_path / "note.txt", "notes")
     run = client(store).get_run(tracker.run_id)
     assert run.info.status == "FINISHED" and run.info.run_name == "a run"
-    assert run.data.params == {"recipe.quality.gopher.min_words": "50", "recipe.quality.gopher.kind": "gopher", "recipe.name": "x"}
+    assert run.data.params == {
+        "recipe.quality.gopher.min_words": "50",
+        "recipe.quality.gopher.kind": "gopher",
+        "recipe.name": "x",
+    }
     assert run.data.metrics["loss"] == pytest.approx(1 / 1500)
     dataset = run.inputs.dataset_inputs[0]
     assert (dataset.dataset.name, dataset.dataset.digest) == ("web@1", ("ab" * 32)[:36])

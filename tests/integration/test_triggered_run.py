@@ -1,4 +1,4 @@
-"""A refresh triggered as an operator's click does it, over Prefect's API on `tokenmill up`, then looked up in MLflow."""
+"""A refresh triggered over Prefect's API on `tokenmill up`, as an operator's click does it; looked up in MLflow."""
 
 from __future__ import annotations
 
@@ -38,21 +38,31 @@ def request(address: str, method: str, path: str, body: Any = None) -> Any:
         connection.close()
 
 
+SENTENCES = (
+    "Nobody who had seen the {0} at night would go back to it without a lamp.",
+    "In {1} a teacher wrote down what her grandmother had told her about the place.",
+    "The road that leads there from the coast is {2} miles long and mostly dry.",
+    "Children were sent to fetch water before breakfast, and they hated it.",
+    "For a while the mayor thought of selling the whole thing to a railway company.",
+    "That plan failed because two brothers could not agree on the price of a single field.",
+    "Visitors often ask why the doors are painted green, and there is no good answer.",
+    "A storm took the roof in {1}, and with it the only copy of the map.",
+    "Since then the {0} has been drawn from memory, each time a little larger.",
+    "You can still buy bread from the family that fed the first workers.",
+    "Some of the stones carry letters, which scholars have read in {2} different ways.",
+    "My own view is that a mason was practising on a slow afternoon.",
+    "When snow lies on the hills, the sound of the bells travels much further.",
+    "It was the doctor, of all people, who brought the first bicycle to this valley.",
+    "She rode it for {2} years and then gave it to the museum, where it hangs today.",
+    "Old letters mention music on Thursdays, although no instrument was ever found.",
+)
+
+
 def page(topic: str, seed: int) -> str:
-    """A page of plain English in paragraphs, different for each seed."""
+    """A page of plain English, another choice and order of sentences for each seed."""
     chance = random.Random(seed)
-    others = list(TOPICS)
-    paragraphs = []
-    for _ in range(5):
-        chance.shuffle(others)
-        year = chance.randint(1700, 2000)
-        paragraphs.append(
-            f"In {year} the people of the town wrote about the {topic} and what it had to do with the {others[0]}. "
-            f"They said that the {others[1]} was {chance.randint(2, 90)} miles from the {others[2]}, and that nobody "
-            f"who had seen the {topic} at night would ever go back to the {others[3]} without a lamp. "
-            f"With time the {others[4]} became more important to them than the {others[5]} had been before."
-        )
-    return "\n".join(paragraphs)
+    sentences = chance.sample(SENTENCES, 10)
+    return "\n".join(text.format(topic, chance.randint(1700, 2000), chance.randint(2, 90)) for text in sentences)
 
 
 @pytest.fixture

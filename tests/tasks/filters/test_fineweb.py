@@ -39,7 +39,7 @@ def repeated(num_chars: int) -> str:
 
 
 def broken(num_words: int) -> str:
-    """Ten lines, 9 line breaks, with so many words; two of them are full stops, which white space does not set apart."""
+    """Ten lines, 9 line breaks, with so many words; two are full stops, which no white space sets apart."""
     words = [f"{letter * 12}" for letter in LETTERS + LETTERS.upper()][: num_words - 2]
     lines = [words[start : start + 3] for start in range(0, 24, 3)] + [words[24:26], words[26:]]
     texts = [" ".join(words) for words in lines]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tasks.store import Store
 
+_INTERRUPTED = "interrupted; run the same command again to go on from where it stopped"
 _SUPERVISED = frozenset({"refresh", "pretrain", "evaluate", "pipeline"})  # they start servers and Ray
 _SUPERVISED_VARIABLE = "TOKENMILL_SUPERVISED"
 _RECIPES = {"curation": ("fineweb", "documentation"), "pretraining": ("smoke", "small", "base")}
@@ -116,10 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_supervise(given))
     try:
         code = _COMMANDS[options.command](options)
-    except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to go on from where it stopped")
-        code = 130
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":  # Prefect's own name
+            if not os.environ.get(_SUPERVISED_VARIABLE):
+                _complain(_INTERRUPTED)
+            sys.exit(130)
         line = _user_line(error)
         if line is None:
             raise
@@ -144,9 +146,20 @@ def _supervise(arguments: list[str]) -> int:
     )
     tie = process.stdin
     assert tie is not None
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        tie.close()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: tie.close())
-    return process.wait()
+        signal.signal(number, stop)
+    code = process.wait()
+    if stopped and code != 0:
+        _complain(_INTERRUPTED)
+        return 130
+    return code
 
 
 def _interrupt_once() -> None:

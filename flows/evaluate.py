@@ -86,4 +86,6 @@ def _score(generator: TextGenerator, tokens: Path, max_documents: int) -> dict[s
 
 
 def _samples(generator: TextGenerator, prompts: list[str]) -> list[tuple[str, str]]:
-    return [(prompt, generator.continuation(prompt, max_new_tokens=48, seed=index)) for index, prompt in enumerate(prompts)]
+    return [
+        (prompt, generator.continuation(prompt, max_new_tokens=48, seed=index)) for index, prompt in enumerate(prompts)
+    ]

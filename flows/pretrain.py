@@ -17,8 +17,8 @@ from infra.ray_train import RESULT_FILE, MetricRow, run_training
 from infra.registry import register_model
 from infra.settings import current_store
 from tasks.loss_curve import loss_curve_picture
-from tasks.pack import SPLITS, TokenShards
 from tasks.manifest import code_version, fingerprint, read_manifest
+from tasks.pack import SPLITS, TokenShards
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 from tasks.store import Store, checked_name
 from tasks.tokenization import TOKENIZER_FILE, tokenize
@@ -126,12 +126,17 @@ def _register(
         tracker.artifact(file)
     tracker.artifact(job.tokenizer_file, "tokenizer")
     tracker.metrics(
-        {"final.loss": result["loss"], "final.bits_per_byte": result["bits_per_byte"], "final.tokens": result["tokens"]},
+        {
+            "final.loss": result["loss"],
+            "final.bits_per_byte": result["bits_per_byte"],
+            "final.tokens": result["tokens"],
+        },
         step=result["step"],
     )
     summary = (
         f"{result['num_parameters']:,} parameters trained on {result['tokens']:,} tokens of corpus **{corpus}** "
-        f"(digest `{digest[:16]}`), recipe `{recipe.name}`: {result['bits_per_byte']:.4f} bits per byte on held-out text."
+        f"(digest `{digest[:16]}`), recipe `{recipe.name}`: "
+        f"{result['bits_per_byte']:.4f} bits per byte on held-out text."
     )
     model = register_model(
         store,

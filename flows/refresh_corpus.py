@@ -38,7 +38,7 @@ def check_refresh(parameters: RefreshParameters) -> None:
 def refresh_corpus(parameters: RefreshParameters, parent: str = "") -> dict[str, Any]:
     """Read, extract, screen, deduplicate and publish.
 
-    Returns corpus, path, digest, records_in, documents_kept, removed (by stage and reason), and whether anything changed.
+    Returns corpus, path, digest, records_in, documents_kept, removed (by stage and reason), changed.
     `parent` is the id of the MLflow run that this one belongs to.
     """
     check_refresh(parameters)
@@ -89,9 +89,7 @@ def _finish(tracker: MlflowTracker, store: Store, path: Any, manifest: dict[str,
     }
     tracker.dataset(result["corpus"], manifest["digest"], path, context="published")
     removed = {f"removed.{stage}": sum(reasons.values()) for stage, reasons in manifest["removed"].items()}
-    tracker.metrics(
-        {"records_in": manifest["records_in"], "documents_kept": manifest["documents_kept"], **removed}
-    )
+    tracker.metrics({"records_in": manifest["records_in"], "documents_kept": manifest["documents_kept"], **removed})
     tracker.artifact(path / "manifest.json")
     tracker.tags({"tokenmill.changed": str(changed).lower()})
     tracker.describe(f"Corpus version **{result['corpus']}**" + ("" if changed else ": no change"))

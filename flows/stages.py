@@ -33,7 +33,8 @@ def run_as_task(name: str, function: Callable[..., R], *arguments: Any, **option
         if isinstance(result, StageOutput):
             report = result.report
             how = "reused, nothing recomputed" if result.reused else f"{seconds:.1f} s"
-            logger.info(f"{name}: {report.records_in} in, {report.kept} kept, {report.edits} edits ({how})")
+            counts = f"{report.records_in} in, {report.kept} kept, {report.edits} edits " if report.records_in else ""
+            logger.info(f"{name}: {counts}({how})")
             if report.removed:
                 logger.info(f"{name} removed: {json.dumps(report.removed)}")
         else:
@@ -63,7 +64,9 @@ def prefect_tags(store: Store) -> dict[str, str]:
 def link_tracking(store: Store, experiment_id: str, run_id: str) -> str:
     """A link artifact from the flow run to its MLflow run; the address."""
     address = f"{mlflow_ui(store)}/#/experiments/{experiment_id}/runs/{run_id}"
-    create_link_artifact(link=address, link_text="MLflow run", key="mlflow-run", description="Parameters, metrics, data")
+    create_link_artifact(
+        link=address, link_text="MLflow run", key="mlflow-run", description="Parameters, metrics, data"
+    )
     return address
 
 

@@ -54,7 +54,9 @@ def _libraries(_: Store) -> list[Finding]:
             findings.append(Finding(name, False, "not installed: run `make setup`"))
     providers = importlib.metadata.packages_distributions().get("fasttext", [])
     if set(providers) != {"fasttext-wheel"}:
-        detail = f"the module fasttext comes from {', '.join(providers) or 'nowhere'}: only fasttext-wheel may provide it"
+        detail = (
+            f"the module fasttext comes from {', '.join(providers) or 'nowhere'}: only fasttext-wheel may provide it"
+        )
         findings.append(Finding("fasttext", False, detail))
     return findings
 
@@ -66,7 +68,9 @@ def _models(_: Store) -> list[Finding]:
         for rule in (recipe.url_filter, recipe.language, *recipe.quality, *recipe.toxicity):
             for file in rule.files():
                 ok = file.is_file()
-                detail = f"{file.name}, {file.stat().st_size:,} bytes, sha256 {file_sha256(file)[:16]}" if ok else str(file)
+                detail = (
+                    f"{file.name}, {file.stat().st_size:,} bytes, sha256 {file_sha256(file)[:16]}" if ok else str(file)
+                )
                 findings[file] = Finding("model or list", ok, detail if ok else f"{detail} is missing: install again")
     return list(findings.values())
 

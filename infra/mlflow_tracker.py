@@ -1,4 +1,4 @@
-"""`Tracker` on MLflow, by explicit run ids: there is no ambient active run here, and nothing to leak between threads."""
+"""`Tracker` on MLflow, by explicit run ids: no ambient active run, nothing to leak between threads."""
 
 from __future__ import annotations
 
@@ -128,7 +128,11 @@ def tracked_run(
         experiment_id = (
             experiment.experiment_id
             if experiment is not None
-            else mlflow_client.create_experiment(EXPERIMENT, artifact_location=mlflow_artifacts(store).as_uri())
+            else mlflow_client.create_experiment(
+                EXPERIMENT,
+                artifact_location=mlflow_artifacts(store).as_uri(),
+                tags={"mlflow.experimentKind": "custom_model_development"},  # the page for training, not for agents
+            )
         )
         parent_tag = {"mlflow.parentRunId": parent} if parent else {}
         run_id = mlflow_client.create_run(experiment_id, run_name=name, tags={**tags, **parent_tag}).info.run_id

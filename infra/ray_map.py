@@ -41,17 +41,9 @@ def check_reachable(address: str) -> None:
         ) from error
 
 
-@contextmanager
-def ray_cluster(num_workers: int | None = None) -> Iterator[RayMap]:
-    """Connect to RAY_ADDRESS, or start a cluster on this machine for as long as the block runs.
-
-    Raises ClusterError where the cluster can't be reached or has fewer CPUs than `num_workers`. Inside another
-    `ray_cluster` block it is that one's cluster.
-    """
-    started = not ray.is_initialized()
-    address = os.environ.get("RAY_ADDRESS")
-    if started:
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def _connect(address: str | None, num_workers: int | None) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
         if address:
             check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -65,10 +57,26 @@ def ray_cluster(num_workers: int | None = None) -> Iterator[RayMap]:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 _node_ip_address="127.0.0.1",
             )
+    except SystemExit:  # Ray's own handler, on a signal that came while it was starting
+        raise KeyboardInterrupt from None
+    finally:
         if threading.current_thread() is threading.main_thread():
             # Ray's own handlers abort the process: a cancelled flow could then neither clean up nor say what happened
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def ray_cluster(num_workers: int | None = None) -> Iterator[RayMap]:
+    """Connect to RAY_ADDRESS, or start a cluster on this machine for as long as the block runs.
+
+    Raises ClusterError where the cluster can't be reached or has fewer CPUs than `num_workers`. Inside another
+    `ray_cluster` block it is that one's cluster.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    started = not ray.is_initialized()
+    if started:
+        _connect(address, num_workers)
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         num_cpus = int(resources.get("CPU", 0))

@@ -95,9 +95,7 @@ def num_gpus() -> int:
     return int(resources.get("GPU", 0))
 
 
-def run_training(
-    job: TrainJob, *, num_workers: int, on_rows: OnRows
-) -> dict[str, Any]:
+def run_training(job: TrainJob, *, num_workers: int, on_rows: OnRows) -> dict[str, Any]:
     """Train on the connected Ray cluster, on GPUs where it has them; the run's result as a plain mapping.
 
     `on_rows` gets the metrics of the steps as they are written, from step 1 on also where the run was resumed, and the
@@ -139,6 +137,8 @@ def run_training(
     finally:
         follower.stop()
     if follower.error is not None:
-        raise RuntimeError(f"training is complete in {job.run_dir}, its metrics were not all recorded") from follower.error
+        raise RuntimeError(
+            f"training is complete in {job.run_dir}, its metrics were not all recorded"
+        ) from follower.error
     result: dict[str, Any] = json.loads((job.run_dir / RESULT_FILE).read_bytes())
     return result

@@ -89,8 +89,11 @@ def find_model(store: Store, reference: str) -> ModelVersion:
         else:
             version = registry.get_model_version_by_alias(name, wanted or CHAMPION)
     except MlflowException as error:
-        known = sorted(f"{model.name}@{version}" for model in registry.search_registered_models()
-                       for version in sorted(model.aliases))
+        known = sorted(
+            f"{model.name}@{version}"
+            for model in registry.search_registered_models()
+            for version in sorted(model.aliases)
+        )
         raise ValueError(
             f"there is no model {reference!r} in {store.root}; there are: {', '.join(known) or 'none yet'}"
         ) from error

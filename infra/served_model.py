@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import mlflow.models
-import mlflow.pyfunc
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 from tasks.generation import TextGenerator
 
 
-class Continuation(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class Continuation(PythonModel):
     """Continues each prompt of a list of strings."""
 
     def load_context(self, context: Any) -> None:
@@ -22,4 +22,4 @@ class Continuation(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         return [self._generator.continuation(prompt, **options) for prompt in model_input]
 
 
-mlflow.models.set_model(Continuation())
+set_model(Continuation())

@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tasks.store import Store
+from tasks.store import InUseError, Store
 
 STORE_VARIABLE = "TOKENMILL_STORE"
 DEFAULT_STORE = "store"
@@ -50,16 +50,25 @@ def _answers(address: str) -> bool:
 
 
 def served_addresses(store: Store) -> dict[str, str]:
-    """Where `tokenmill up` serves this store's two pages, if it does now."""
+    """Where `tokenmill up` serves this store's two pages, if it does now.
+
+    A file that a killed `up` left behind is told by the lock that nobody holds: its ports may be another store's now.
+    """
     try:
         addresses: dict[str, str] = json.loads((store.root / UP_FILE).read_bytes())
+        with store.lock("up"):
+            return {}
     except FileNotFoundError:
         return {}
+    except InUseError:
+        pass
     return addresses if all(_answers(addresses[name]) for name in _DEFAULT_ADDRESSES) else {}
 
 
 def prefect_ui(store: Store) -> str:
     """Address of Prefect's page: where it is served now, else where `tokenmill up` will serve it."""
+    if page := os.environ.get("PREFECT_UI_URL"):
+        return page.rstrip("/")
     if api := os.environ.get("PREFECT_API_URL"):
         return api.removesuffix("/").removesuffix("/api")
     return served_addresses(store).get("prefect", _DEFAULT_ADDRESSES["prefect"])
@@ -121,8 +130,8 @@ def environment(store: Store) -> dict[str, str]:
 def enter(store: Store) -> None:
     """Make this process a driver of `store`: its environment, and an empty working directory.
 
-    Ray's workers put the driver's working directory on their import path; another project's `tasks/` or `model.py` in the
-    folder the user happens to be in must not be picked up.
+    Ray's workers put the driver's working directory on their import path; another project's `tasks/` or `model.py` in
+    the folder the user happens to be in must not be picked up.
     """
     os.environ.update(environment(store))
     os.chdir(store.root / "empty")

@@ -82,7 +82,7 @@ def link_file(source: Path, destination: Path) -> None:
 
 def remove_leftovers(directory: Path) -> int:
     """Remove what killed writers left directly under `directory`; how many things that were."""
-    leftovers = [path for path in directory.glob(f"{TEMPORARY_PREFIX}*")] if directory.is_dir() else []
+    leftovers = list(directory.glob(f"{TEMPORARY_PREFIX}*")) if directory.is_dir() else []
     for path in leftovers:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -101,7 +101,8 @@ class Refresh:
     @functools.cached_property
     def stages(self) -> Mapping[str, Stage]:
         """Every stage with its fingerprint."""
-        recipe, stages = self.recipe, {}
+        recipe = self.recipe
+        stages: dict[str, Stage] = {}
 
         def add(name: str, identity: Mapping[str, Any], libraries: tuple[str, ...], after: str | None) -> None:
             upstream = {"after": stages[after].fingerprint} if after else {}

@@ -1,9 +1,9 @@
 """Identity of a stage's output, and the manifest that makes a folder complete.
 
-A stage's **fingerprint** is a hash of everything that determines its output: resolved configuration, the fingerprint of
-what it reads, hashes of model files, the code of the core, and the versions of the libraries involved. A folder with a
-manifest is complete and immutable; one without is unfinished work whose finished shards may be kept. The manifest is the
-only cache there is.
+A stage's **fingerprint** is a hash of everything that determines its output: resolved configuration, the fingerprint
+of what it reads, hashes of model files, the code of the core, and the versions of the libraries involved. A folder with
+a manifest is complete and immutable; one without is unfinished work whose finished shards may be kept. The manifest is
+the only cache there is.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def run_stage(
 ) -> StageOutput:
     """Run `function(item, new folder)` for every item, or return the complete output that is already there.
 
-    `finish(folder, shard folders)` runs once, here, after all shards; what it returns stands in the manifest as "extra".
+    `finish(folder, shard folders)` runs once, here, after all shards; its result is "extra" in the manifest.
     Raises `ShardError` for the first shard that fails; shards that finished stay for the next run.
     """
     directory = stage.directory(work)

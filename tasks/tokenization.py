@@ -1,6 +1,6 @@
 """From a corpus version to token shards: the tokenizer is trained on its training part, then every bucket is packed.
 
-    tokens/<corpus digest>-<tokenizer and split>/   manifest.json, tokenizer.json, <bucket>.<split>.bin and .parquet
+tokens/<corpus digest>-<tokenizer and split>/   manifest.json, tokenizer.json, <bucket>.<split>.bin and .parquet
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def _tokenizer_shard(corpus: Path, directory: Path, *, split: HeldOutSplit, conf
     return ShardReport(0, 0)
 
 
-def _tokens_shard(
-    documents_file: Path, directory: Path, *, tokenizer_file: Path, split: HeldOutSplit
-) -> ShardReport:
+def _tokens_shard(documents_file: Path, directory: Path, *, tokenizer_file: Path, split: HeldOutSplit) -> ShardReport:
     report = tokenize_bucket(documents_file, tokenizer_file, directory, split=split)
     write_json(directory / _REPORT_FILE, asdict(report))
     num_documents = sum(part.num_documents for part in report.splits.values())
@@ -101,4 +99,3 @@ def tokenize(
                 split=split,
             )
     return tokens
-

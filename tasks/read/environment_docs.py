@@ -23,13 +23,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from email.message import Message
 from html import escape
 from importlib import metadata
 from inspect import cleandoc
 from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from urllib.parse import quote
 
 SITE = "https://docs.example"  # RFC 2606 reserves .example: no such host can exist
@@ -199,7 +200,8 @@ def _module_name(file: str) -> str | None:
 
 
 def _licence(distribution: metadata.Distribution, files: Sequence[str]) -> str:
-    expression = distribution.metadata.get("License-Expression") or distribution.metadata.get("Name")
+    metadata_of = cast(Message, distribution.metadata)  # its `[]` raises or not, depending on who made it; `get` never
+    expression = str(metadata_of.get("License-Expression") or metadata_of.get("Name"))
     for file in sorted(files, key=lambda file: (file.count("/"), file)):
         if _LICENCE_FILE.search(file):
             path = Path(str(distribution.locate_file(file)))

@@ -8,21 +8,21 @@ import random
 import uuid
 from pathlib import Path
 
-_NOUNS = (
-    "harbour|baker|neighbour|clerk|surveyor|train|pilot|council|gardener|library|carpenter|ferry|lantern|map|letter|sky"
-    "|basket|bridge|song|timetable|seed|clock|boat|page|recipe|report|station|market|lake|winter|road|forest|window"
-    "|kitchen|teacher|mountain|river|garden|village|painter|story|chair|morning|storm|island|school"
-).split("|")
-_ADJECTIVES = (
-    "old|quiet|patient|broken|green|distant|careful|cold|narrow|famous|wooden|early|bright|heavy|gentle|hidden|simple"
-    "|northern|golden|empty|curious|tired|honest|sudden|steep|local|unusual|warm|small|modern"
-).split("|")
-_VERBS = (
-    "remembered|carried|repaired|described|followed|painted|measured|borrowed|discovered|explained|arranged|watched"
-    "|protected|questioned|counted|lifted|crossed|returned|noticed|visited|copied|answered|opened|cleaned"
-).split("|")
-_PREPOSITIONS = "near|behind|beside|before|after|with|without|under|beyond|inside|along|toward".split("|")
-_JOINTS = "because|although|and then|so that|while|until|before|and that".split("|")
+_NOUNS = """
+harbour baker neighbour clerk surveyor train pilot council gardener library carpenter ferry lantern map letter
+sky basket bridge song timetable seed clock boat page recipe report station market lake winter road forest
+window kitchen teacher mountain river garden village painter story chair morning storm island school
+""".split()
+_ADJECTIVES = """
+old quiet patient broken green distant careful cold narrow famous wooden early bright heavy gentle hidden
+simple northern golden empty curious tired honest sudden steep local unusual warm small modern
+""".split()
+_VERBS = """
+remembered carried repaired described followed painted measured borrowed discovered explained arranged watched
+protected questioned counted lifted crossed returned noticed visited copied answered opened cleaned
+""".split()
+_PREPOSITIONS = "near behind beside before after with without under beyond inside along toward".split()
+_JOINTS = ("because", "although", "and then", "so that", "while", "until", "before", "and that")
 
 
 def prose(seed: int | str, num_sentences: int = 24) -> str:
@@ -48,7 +48,8 @@ def page(text: str, title: str = "A page") -> bytes:
     paragraphs = "".join(f"<p>{line}</p>" for line in text.splitlines())
     return (
         f"<html><head><title>{title}</title></head><body><nav><a href='/'>Home</a> <a href='/all'>All pages</a></nav>"
-        f"<main><article><h1>{title}</h1>{paragraphs}</article></main><footer>All rights reserved</footer></body></html>"
+        f"<main><article><h1>{title}</h1>{paragraphs}</article></main>"
+        "<footer>All rights reserved</footer></body></html>"
     ).encode()
 
 
@@ -64,7 +65,7 @@ def warc_record(url: str, body: bytes, date: str = "2024-05-01T12:00:00Z") -> by
 
 
 def corpus_members(num_pages: int) -> list[bytes]:
-    """Gzip members of a small crawl: mostly prose, every tenth page a near copy, every eleventh one exact, some short."""
+    """Gzip members of a small crawl: prose, every tenth page a near copy, every eleventh an exact one, some short."""
     members = []
     for index in range(num_pages):
         text = prose(index)

@@ -45,7 +45,9 @@ def test_the_command_starts_without_heavy_imports(tmp_path: Path) -> None:
         "heavy = {'prefect', 'ray', 'mlflow', 'torch', 'datatrove', 'trafilatura'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "s")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "s")], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "no corpus" in done.stdout
 
@@ -86,7 +88,14 @@ def test_a_missing_corpus_or_model_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_ray_cluster_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", 3)
     line = _refused(
-        "refresh", "--source", "rows.jsonl", "--name", "web", cwd=tmp_path, RAY_ADDRESS="127.0.0.1:1", RAY_AUTH_MODE="disabled"
+        "refresh",
+        "--source",
+        "rows.jsonl",
+        "--name",
+        "web",
+        cwd=tmp_path,
+        RAY_ADDRESS="127.0.0.1:1",
+        RAY_AUTH_MODE="disabled",
     )
     assert "RAY_ADDRESS" in line
 

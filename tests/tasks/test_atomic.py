@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,4 +55,4 @@ def test_a_linked_file_is_the_same_content_under_two_names(tmp_path: Path) -> No
     (tmp_path / "a").write_bytes(b"x")
     link_file(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"x"
-    assert os.path.samefile(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").samefile(tmp_path / "b")

@@ -1,5 +1,6 @@
 # Everything a person does with this checkout. `make help` lists it.
-PYTHON ?= python3
+# the first interpreter of a version that the pinned set supports
+PYTHON ?= $(or $(shell for p in python3 python3.12 python3.11; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= store

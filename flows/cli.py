@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
 
     pipeline = add("pipeline", "The whole job: raw pages to a trained, evaluated model.", run, settings)
     pipeline.add_argument("--source", default="environment-docs", metavar="S", help="as for refresh")
-    pipeline.add_argument("--pages", metavar="N|all", help="pages of the default source (default 1500, at most 2500)")
+    pipeline.add_argument(
+        "--pages", metavar="N|all", help="pages of the default source (default 2500, the most but for all)"
+    )
     pipeline.add_argument("--name", metavar="N", help="corpus name (default: from the source)")
     pipeline.add_argument(
         "--curation", metavar="R", help="fineweb, or documentation (the default for the default source)"

@@ -24,7 +24,7 @@ def check_evaluate(parameters: EvaluateParameters) -> ModelVersion:
 
 
 @flow(name="evaluate", flow_run_name="evaluate {parameters.model}", persist_result=False)
-def evaluate(parameters: EvaluateParameters, parent: str = "") -> dict[str, Any]:
+def evaluate(parameters: EvaluateParameters) -> dict[str, Any]:
     """Bits per byte on the held-out documents of the model's own corpus, and samples.
 
     Returns model, run_id, scores, samples.
@@ -35,7 +35,6 @@ def evaluate(parameters: EvaluateParameters, parent: str = "") -> dict[str, Any]
         store,
         f"evaluate {version.reference}",
         tags={"tokenmill.flow": "evaluate", "tokenmill.model": version.reference, **prefect_tags(store)},
-        parent=parent,
     ) as tracker:
         link_tracking(store, tracker.experiment_id, tracker.run_id)
         tracker.parameters(parameters.model_dump(mode="json"))

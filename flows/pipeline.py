@@ -49,12 +49,11 @@ def pipeline(parameters: PipelineParameters) -> dict[str, Any]:
     ):
         link_tracking(store, tracker.experiment_id, tracker.run_id)
         tracker.parameters(parameters.model_dump(mode="json"))
-        refreshed = refresh_corpus(refresh_parameters, parent=tracker.run_id)
+        refreshed = refresh_corpus(refresh_parameters)
         trained = pretrain(
             PretrainParameters(corpus=refreshed["corpus"], recipe=parameters.pretraining, overrides=overrides),
-            parent=tracker.run_id,
         )
-        evaluated = evaluate(EvaluateParameters(model=trained["model"]), parent=tracker.run_id)
+        evaluated = evaluate(EvaluateParameters(model=trained["model"]))
         tracker.metrics({**evaluated["scores"], "documents_kept": refreshed["documents_kept"]})
         tracker.describe(f"Corpus **{refreshed['corpus']}**, model **{trained['model']}**.")
         return {"refresh": refreshed, "pretrain": trained, "evaluate": evaluated}

@@ -35,7 +35,7 @@ def check_pretrain(parameters: PretrainParameters) -> Path:
 
 
 @flow(name="pretrain", flow_run_name="pretrain {parameters.corpus} {parameters.recipe}", persist_result=False)
-def pretrain(parameters: PretrainParameters, parent: str = "") -> dict[str, Any]:
+def pretrain(parameters: PretrainParameters) -> dict[str, Any]:
     """Train tokenizer and network on a corpus version, evaluate, and register the model as `candidate`.
 
     The same corpus, recipe and code find the same run folder: a killed run goes on from its last checkpoint, a complete
@@ -60,7 +60,7 @@ def pretrain(parameters: PretrainParameters, parent: str = "") -> dict[str, Any]
         earlier = _earlier_run(run_dir)
         tags = {"tokenmill.flow": "pretrain", "tokenmill.run_dir": str(run_dir), **prefect_tags(store)}
         with tracked_run(
-            store, f"pretrain {reference} {recipe.name}", tags=tags, parent=parent, resume=earlier.get("run_id", "")
+            store, f"pretrain {reference} {recipe.name}", tags=tags, resume=earlier.get("run_id", "")
         ) as tracker:
             (run_dir / _RUN_FILE).write_text(json.dumps({"run_id": tracker.run_id}))
             link_tracking(store, tracker.experiment_id, tracker.run_id)

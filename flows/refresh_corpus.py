@@ -35,18 +35,17 @@ def check_refresh(parameters: RefreshParameters) -> None:
 
 
 @flow(name="refresh_corpus", flow_run_name="refresh {parameters.name}", persist_result=False)
-def refresh_corpus(parameters: RefreshParameters, parent: str = "") -> dict[str, Any]:
+def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any]:
     """Read, extract, screen, deduplicate and publish.
 
     Returns corpus, path, digest, records_in, documents_kept, removed (by stage and reason), changed.
-    `parent` is the id of the MLflow run that this one belongs to.
     """
     check_refresh(parameters)
     store = current_store()
     progress = console.progress
     with store.lock(f"corpus-{parameters.name}"):
         tags = {"tokenmill.flow": "refresh_corpus", **prefect_tags(store)}
-        with tracked_run(store, f"refresh {parameters.name}", tags=tags, parent=parent) as tracker:
+        with tracked_run(store, f"refresh {parameters.name}", tags=tags) as tracker:
             link_tracking(store, tracker.experiment_id, tracker.run_id)
             recipe = resolve_curation_recipe(parameters.recipe, parameters.overrides)
             files = run_as_task("collect", collect_source, store, parameters.source, progress)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tasks.store import Store
 EXPERIMENT = "tokenmill"
 _METRICS_PER_BATCH = 1000  # MLflow's limit for one call
 _PARAM_CHARS = 6000  # MLflow's limit for one value
+_ENCLOSING: ContextVar[str] = ContextVar("enclosing MLflow run", default="")
 
 
 def client(store: Store) -> MlflowClient:
@@ -107,16 +109,16 @@ def tracked_run(
     name: str,
     *,
     tags: Mapping[str, str],
-    parent: str = "",
-    resume: str | None = None,
+    resume: str = "",
 ) -> Iterator[MlflowTracker]:
     """One MLflow run that ends as FINISHED, FAILED, or KILLED where the block was interrupted.
 
+    A run opened inside another's block is its child.
     `resume` continues an earlier run by its id, where the history still has it.
     """
     mlflow_client = client(store)
     run_id = None
-    if resume is not None:
+    if resume:
         try:
             mlflow_client.get_run(resume)
             mlflow_client.update_run(resume, status="RUNNING")
@@ -134,12 +136,14 @@ def tracked_run(
                 tags={"mlflow.experimentKind": "custom_model_development"},  # the page for training, not for agents
             )
         )
+        parent = _ENCLOSING.get()
         parent_tag = {"mlflow.parentRunId": parent} if parent else {}
         run_id = mlflow_client.create_run(experiment_id, run_name=name, tags={**tags, **parent_tag}).info.run_id
     else:
         for key, value in tags.items():
             mlflow_client.set_tag(run_id, key, value)
     tracker = MlflowTracker(mlflow_client, run_id)
+    enclosing = _ENCLOSING.set(run_id)
     try:
         yield tracker
     except Exception as error:
@@ -149,4 +153,7 @@ def tracked_run(
     except BaseException:
         tracker.finish("KILLED")
         raise
-    tracker.finish()
+    else:
+        tracker.finish()
+    finally:
+        _ENCLOSING.reset(enclosing)

@@ -108,7 +108,7 @@ def environment(store: Store) -> dict[str, str]:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ENABLE_DB_SDK": "false",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_TRAIN_V2_ENABLED": "1",

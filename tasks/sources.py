@@ -16,8 +16,7 @@ from tasks.stages import Progress, no_progress
 from tasks.store import Store
 
 EMBEDDED = "environment-docs"
-DEFAULT_PAGES = 1500
-MAX_SAMPLE_PAGES = 2500
+DEFAULT_PAGES = MAX_SAMPLE_PAGES = 2500
 _PROJECT = "tokenmill"
 
 

@@ -52,7 +52,7 @@ def test_a_run_ends_as_what_happened_to_it(store: Store, error: BaseException, s
 def test_a_run_can_be_continued_and_have_a_parent(store: Store) -> None:
     with (
         tracked_run(store, "parent", tags={}) as parent,
-        tracked_run(store, "child", tags={}, parent=parent.run_id) as child,
+        tracked_run(store, "child", tags={}) as child,
     ):
         child.metrics({"loss": 2.0}, step=1)
     with tracked_run(store, "child again", tags={"again": "yes"}, resume=child.run_id) as resumed:

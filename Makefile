@@ -27,8 +27,8 @@ demo: setup  ## raw pages to a trained model in minutes (SOURCE=path-or-URL, PAG
 test: setup  ## the tests, at most 20 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not verify"
 
-verify: setup  ## the long proofs: kills, topology
-	$(BIN)/python -m pytest -m verify
+verify: setup  ## the long proofs (kills, servers, real pages), in parts: what passed on this tree is not run again
+	tests/verify.sh $(BIN)/python
 
 check: setup  ## lint, types, import contract
 	$(BIN)/ruff check .

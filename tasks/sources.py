@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tasks.atomic import new_directory
 from tasks.manifest import code_version, fingerprint, library_versions
 from tasks.read.environment_docs import write_environment_docs
 from tasks.read.source import SourceFile, resolve_source
@@ -80,12 +79,13 @@ def collect_source(store: Store, source: str, progress: Progress = no_progress) 
     )
     folder = store.root / "sources" / f"{EMBEDDED}-{num_pages or 'all'}-{identity[:12]}"
     if not folder.is_dir():
-        write_environment_docs(
-            distributions,
-            folder,
-            num_pages=num_pages,
-            on_progress=lambda done, total: progress("collect", done, total),
-        )
+        with new_directory(folder) as directory:
+            write_environment_docs(
+                distributions,
+                directory,
+                num_pages=num_pages,
+                on_progress=lambda done, total: progress("collect", done, total),
+            )
     return resolve_source(str(folder))
 
 
@@ -93,5 +93,5 @@ def source_name(source: str) -> str:
     """The source's logical name, part of each document: the embedded default's, else the last part of the path."""
     if is_embedded(source):
         return EMBEDDED
-    last = re.split(r"[/\\]", source.split("?")[0].rstrip("/"))[-1] or source
-    return Path(last).name.split(".")[0].strip("*?[]") or last
+    parts = [part for part in source.split("?")[0].split("/") if part and not set("*?[") & set(part)]
+    return parts[-1].split(".")[0] or parts[-1] if parts else source

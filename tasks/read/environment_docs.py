@@ -26,12 +26,11 @@ from dataclasses import dataclass
 from email.message import Message
 from html import escape
 from importlib import metadata
-from inspect import cleandoc
-from itertools import groupby
 from pathlib import Path
-from textwrap import dedent
 from typing import BinaryIO, cast
 from urllib.parse import quote
+
+from tasks.read.docstring_html import docstring_html
 
 SITE = "https://docs.example"  # RFC 2606 reserves .example: no such host can exist
 WARC_DATE = "2026-01-01T00:00:00Z"  # constant: the records say nothing of when or where they were written
@@ -42,17 +41,7 @@ MAX_SIDEBAR_LINKS = 40
 
 _TEST_PARTS = frozenset({"test", "tests", "conftest"})
 _TRIPLE_QUOTED = re.compile(rb'"""(.*?)"""|\'\'\'(.*?)\'\'\'', re.DOTALL)
-_CONSTRAINT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?\s*(?:$|[=<>!~;@#])")
 _LICENCE_FILE = re.compile(r"(?:^|/)(?:LICEN[CS]E|COPYING)[^/.]*(?:\.txt|\.md|\.rst)?$", re.IGNORECASE)
-_BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
-_UNDERLINE = re.compile(r"([-=~^*#])\1{2,}")
-_SECTION = re.compile(r"([A-Z][a-z]+(?: [A-Za-z]+)?):")  # `Args:`, `Returns:` (Google style)
-_FIELD = re.compile(r":(?:(?:param|type|raises|ivar|cvar|var)\s+)?([^:`]+):(?:\s+(.*))?")  # `:param name: text` (reST)
-_TERM = re.compile(r"(\*{0,2}[A-Za-z_][\w.]*(?:\s*\([^)]*\))?):\s+(.*)")  # `name (type): text` (Google style)
-_ITEM = re.compile(r"(?:[-*+•]|\d+[.)])\s+(.*)")
-_DIRECTIVE = re.compile(r'(?:\.\. ([\w-]+)::|!!! (\w+))[ "]*(.*?)"?')  # reST, and Markdown's admonition
-_CODE_DIRECTIVE = re.compile(r"\.\. (?:code|sourcecode|test|doctest|ipython|plot|math)")
-_LITERAL = re.compile(r"(?::[\w:]+:)?`{1,2}~?([^`]+?)(?:\s&lt;[^`]*&gt;)?`{1,2}_{0,2}")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -82,22 +71,6 @@ class EnvironmentDocs:
     num_distributions: int  # distributions with at least one page
     prose_chars: int  # characters of the docstrings on the pages
     missing: tuple[str, ...]  # distributions asked for that are not installed
-
-
-def constraint_names(path: Path) -> list[str]:
-    """Distribution names in a constraints file, normalised (PEP 503), each once, in the file's order.
-
-    Comments, empty lines and options (`-c`, `--hash`) are passed over. Raises ValueError on any other line.
-    """
-    names: dict[str, None] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        line = line.strip()
-        if not line or line.startswith(("#", "-")):
-            continue
-        if (match := _CONSTRAINT.match(line)) is None:
-            raise ValueError(f"{path}:{number}: not a constraint: {line!r}; write `name==version`")
-        names[_normalised(match[1])] = None
-    return list(names)
 
 
 def list_modules(distributions: Sequence[str]) -> list[ModuleSource]:
@@ -243,7 +216,7 @@ def _members_html(node: ast.Module | ast.ClassDef, prose: list[str], prefix: str
     """HTML of a module's or class's docstring and public members in order; collects the docstrings in `prose`."""
     if (docstring := ast.get_docstring(node)) is not None:
         prose.append(docstring)
-        yield _docstring_html(docstring)
+        yield docstring_html(docstring)
     for member in node.body:
         if not isinstance(member, _Function | ast.ClassDef) or member.name.startswith("_"):
             continue
@@ -262,7 +235,7 @@ def _function_html(node: _Function, prose: list[str]) -> Iterator[str]:
     if docstring is None:
         return
     prose.append(docstring)
-    yield _docstring_html(docstring)
+    yield docstring_html(docstring)
     arguments = node.args
     typed = [
         (argument.arg, ast.unparse(argument.annotation))
@@ -272,63 +245,6 @@ def _function_html(node: _Function, prose: list[str]) -> Iterator[str]:
     if len(typed) >= 3:
         rows = "".join(f"<tr><td>{name}</td><td>{escape(type_, quote=False)}</td></tr>" for name, type_ in typed)
         yield f'<table class="parameters"><tr><th>Parameter</th><th>Type</th></tr>{rows}</table>'
-
-
-def _docstring_html(docstring: str) -> str:
-    """A docstring in one of the usual styles (reST, NumPy, Google) as headings, paragraphs, lists and code blocks."""
-    html: list[str] = []
-    literal = False  # an indented block after `::` is code
-    for block in _BLANK_LINES.split(cleandoc(docstring)):
-        lines = block.split("\n")
-        if len(lines) > 1 and _UNDERLINE.fullmatch(lines[1].strip()):
-            heading, lines = lines[0], lines[2:]
-        elif len(lines) > 1 and lines[1].startswith(" ") and (section := _SECTION.fullmatch(lines[0])):
-            heading, lines = section[1], lines[1:]
-        else:
-            heading = ""
-        if heading:
-            html.append(f"<h4>{_inline_html(heading.strip())}</h4>")
-        text = dedent("\n".join(lines))
-        if not text:
-            continue
-        code = text.startswith(">>>") or (literal and lines[0].startswith(" "))
-        literal = code or text.endswith("::") or _CODE_DIRECTIVE.match(text) is not None
-        if code:
-            html.append(f"<pre>{escape(text, quote=False)}</pre>")
-        elif not (literal and "\n" not in text and _DIRECTIVE.fullmatch(text)):
-            html.extend(_text_html(text.split("\n")))
-    return "\n".join(html)
-
-
-def _text_html(lines: list[str]) -> Iterator[str]:
-    """Paragraphs, lists and parameter lists of one block of lines without empty ones."""
-    entries: list[tuple[str, str, list[str]]] = []  # kind, term of a parameter list, text
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        if item := _ITEM.fullmatch(line.strip()):
-            entries.append(("item", "", [item[1]]))
-        elif directive := _DIRECTIVE.fullmatch(line.strip()):
-            entries.append(("paragraph", "", [f"{(directive[1] or directive[2]).capitalize()}:", directive[3]]))
-        elif term := _FIELD.fullmatch(line) or _TERM.fullmatch(line):
-            entries.append(("term", term[1], [term[2] or ""]))
-        elif following.startswith(" ") and not line.startswith(" ") and (not entries or entries[-1][0] == "term"):
-            entries.append(("term", line, []))  # NumPy style: the description is indented under the name
-        elif entries and (line.startswith(" ") or entries[-1][0] == "paragraph"):
-            entries[-1][2].append(line.strip())
-        else:
-            entries.append(("paragraph", "", [line]))
-    for kind, group in groupby(entries, key=lambda entry: entry[0]):
-        texts = [(_inline_html(term), _inline_html(" ".join(filter(None, text)))) for _, term, text in group]
-        if kind == "paragraph":
-            yield "\n".join(f"<p>{text}</p>" for _, text in texts)
-        elif kind == "item":
-            yield "<ul>" + "".join(f"<li>{text}</li>" for _, text in texts) + "</ul>"
-        else:  # one line a parameter, as Sphinx renders field lists
-            yield "<ul>" + "".join(f"<li><strong>{term}</strong> – {text}</li>" for term, text in texts) + "</ul>"
-
-
-def _inline_html(text: str) -> str:
-    """Escaped text with reST roles and literals as <code>; `::` at the end of a line is an ordinary colon."""
-    return _LITERAL.sub(r"<code>\1</code>", escape(text.removesuffix("::") + ":" * text.endswith("::"), quote=False))
 
 
 def _signature(node: _Function | ast.ClassDef, name: str) -> str:

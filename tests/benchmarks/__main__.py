@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark of this folder, one after the other; each measures ours and the reference in one run."""
+"""`make bench`: every benchmark of this folder in turn; each measures ours and the reference in one run."""
 
 import runpy
 from pathlib import Path

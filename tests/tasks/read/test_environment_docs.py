@@ -14,7 +14,6 @@ from tasks.read import environment_docs
 from tasks.read.environment_docs import (
     MIN_PROSE_CHARS,
     ModuleSource,
-    constraint_names,
     list_modules,
     render_module,
     write_environment_docs,
@@ -61,22 +60,6 @@ def page(tmp_path: Path, code: str) -> str:
     html = render_module(source(tmp_path / "grind.py", code))
     assert html is not None
     return html
-
-
-def test_constraint_names_are_normalised_and_unique(tmp_path: Path) -> None:
-    path = tmp_path / "constraints.txt"
-    path.write_text(
-        "# made by hand\n\n--find-links wheels\nNumPy==2.4.6\nray[default,train]==2.60.0\nnumpy==2.4.6 # twice\n"
-        "zope.interface==7 ; python_version < '3.12'\nruamel_yaml @ https://docs.example/x.whl\nplain\n"
-    )
-    assert constraint_names(path) == ["numpy", "ray", "zope-interface", "ruamel-yaml", "plain"]
-
-
-def test_constraint_names_refuse_what_is_no_constraint(tmp_path: Path) -> None:
-    path = tmp_path / "constraints.txt"
-    path.write_text("numpy==2\n==3\n")
-    with pytest.raises(ValueError, match=r"constraints\.txt:2: not a constraint: '==3'"):
-        constraint_names(path)
 
 
 def test_list_modules_leaves_out_tests_and_what_cannot_be_imported(environment: Path) -> None:

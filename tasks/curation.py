@@ -112,11 +112,19 @@ class Refresh:
         unversioned = {"once": uuid.uuid4().hex} if any(not file.version for file in self.files) else {}
         limits = {"reading": recipe.reading, "shard": [recipe.shard_records, recipe.shard_bytes]}
         add("inventory", {"files": self.files, **limits, **unversioned}, ("pyarrow",), None)
-        add("read", {"source": self.source}, ("fastwarc", "pyarrow"), "inventory")
+        add("read", {"source": self.source}, ("fastwarc", "brotli", "pyarrow"), "inventory")
         add(
             "extract",
             {**_rules_identity((recipe.url_filter,)), "extraction": recipe.extraction},
-            ("trafilatura", "lxml", "charset-normalizer", *_libraries(recipe.url_filter)),
+            (
+                "trafilatura",
+                "justext",
+                "courlan",
+                "lxml",
+                "lxml-html-clean",
+                "charset-normalizer",
+                *_libraries(recipe.url_filter),
+            ),
             "read",
         )
         add("language", _rules_identity((recipe.language,)), _libraries(recipe.language), "extract")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 
 from model.config import DecoderConfig
 from model.decoder import Decoder
 from model.generate import generate
-
-transformers = pytest.importorskip("transformers", reason="agreement with Hugging Face's Llama needs transformers")
 
 LAYER_NAMES = {
     "attention_norm": "input_layernorm",

@@ -9,8 +9,9 @@ import argparse
 import errno
 import json
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _INTERRUPTED = "interrupted; run the same command again to go on from where it stopped"
 _SUPERVISED = frozenset({"refresh", "pretrain", "evaluate", "pipeline"})  # they start servers and Ray
 _SUPERVISED_VARIABLE = "TOKENMILL_SUPERVISED"
+_MIN_FREE_BYTES = 64 << 20  # the two histories of a new store take 10 MB; Prefect's server tries for 2 minutes
 _RECIPES = {"curation": ("fineweb", "documentation"), "pretraining": ("smoke", "small", "base")}
 
 
@@ -180,7 +182,27 @@ def _interrupt_once() -> None:
 
 
 def _complain(line: str) -> None:
+    if "flows.console" in sys.modules:  # a progress bar has no end of line yet
+        sys.modules["flows.console"].console.close()
     print(f"tokenmill: {line}", file=sys.stderr)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and every one that it was raised from or while handling."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            waiting += [each.__cause__, each.__context__]
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return getattr(error, "sqlite_errorcode", None) == 13  # SQLITE_FULL (sqlite3.h)
 
 
 def _user_line(error: BaseException) -> str | None:
@@ -190,7 +212,7 @@ def _user_line(error: BaseException) -> str | None:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if any(_disk_is_full(each) for each in _causes(error)):  # what could not be recorded hides what went wrong
         return "the disk is full: free some space (or choose another --store) and run the same command again"
     if isinstance(error, ValueError | OSError):
         return " ".join(str(error).split())
@@ -208,6 +230,8 @@ def _enter(options: argparse.Namespace) -> Store:
     store = Store.open(options.store or default_store())
     enter(store)
     if options.command in _SUPERVISED:
+        if shutil.disk_usage(store.root).free < _MIN_FREE_BYTES:
+            raise OSError(errno.ENOSPC, f"less than {_MIN_FREE_BYTES >> 20} MiB are free in {store.root}")
         _interrupt_once()
     return store
 
@@ -348,7 +372,8 @@ def _generate(options: argparse.Namespace) -> int:
     from infra.registry import find_model
     from tasks.generation import TextGenerator
 
-    generator = TextGenerator.load(find_model(store, model).folder)
+    version = find_model(store, model)
+    generator = TextGenerator.load(version.folder, version.tokenizer_file)
     sys.stdout.write(options.prompt)
     for piece in generator.stream(
         options.prompt,

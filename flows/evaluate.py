@@ -38,7 +38,7 @@ def evaluate(parameters: EvaluateParameters) -> dict[str, Any]:
     ) as tracker:
         link_tracking(store, tracker.experiment_id, tracker.run_id)
         tracker.parameters(parameters.model_dump(mode="json"))
-        generator = run_as_task("load", TextGenerator.load, version.folder)
+        generator = run_as_task("load", TextGenerator.load, version.folder, version.tokenizer_file)
         tokens = _token_shards(version, generator)
         scores = run_as_task("bits_per_byte", _score, generator, tokens, parameters.max_documents)
         samples = run_as_task("samples", _samples, generator, parameters.prompts)

@@ -27,7 +27,7 @@ _ENCLOSING: ContextVar[str] = ContextVar("enclosing MLflow run", default="")
 def client(store: Store) -> MlflowClient:
     """A client of the store's history; the databases' own talk stays off the terminal."""
     for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised as well
     return MlflowClient(tracking_uri=mlflow_uri(store))
 
 

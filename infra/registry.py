@@ -14,8 +14,10 @@ from mlflow.exceptions import MlflowException
 
 from infra.mlflow_tracker import MlflowTracker, client
 from infra.settings import mlflow_uri
-from tasks.checkpoint import copy_for_use
+from tasks.checkpoint import copy_for_use, read_state
 from tasks.store import Store, checked_name
+from tasks.tokenization import TOKENIZER_FILE
+from tasks.tokenizer import tokenizer_hash
 
 MODEL_FOLDER = "model"
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -26,7 +28,8 @@ class ModelVersion:
     """A model as it can be loaded: where its files are and what the registry knows of it."""
 
     reference: str  # name@version, or the path of a checkpoint
-    folder: Path  # checkpoint files and tokenizer.json
+    folder: Path  # the checkpoint's files
+    tokenizer_file: Path
     tags: Mapping[str, str]
 
 
@@ -80,7 +83,7 @@ def find_model(store: Store, reference: str) -> ModelVersion:
     """
     path = Path(reference).expanduser()
     if path.is_dir():
-        return ModelVersion(str(path), path, {})
+        return ModelVersion(str(path), path, _tokenizer_of(store, path), {})
     name, _, wanted = reference.removeprefix("models:/").replace("/", "@", 1).partition("@")
     registry = client(store)
     try:
@@ -98,4 +101,17 @@ def find_model(store: Store, reference: str) -> ModelVersion:
             f"there is no model {reference!r} in {store.root}; there are: {', '.join(known) or 'none yet'}"
         ) from error
     local = mlflow.artifacts.download_artifacts(artifact_uri=version.source, tracking_uri=mlflow_uri(store))
-    return ModelVersion(f"{name}@{version.version}", Path(local) / "artifacts" / "files", dict(version.tags))
+    folder = Path(local) / "artifacts" / "files"
+    return ModelVersion(f"{name}@{version.version}", folder, _tokenizer_of(store, folder), dict(version.tags))
+
+
+def _tokenizer_of(store: Store, folder: Path) -> Path:
+    """The tokenizer beside a checkpoint, else the one in the store that the checkpoint names by hash."""
+    beside = folder / TOKENIZER_FILE
+    if beside.is_file():
+        return beside
+    wanted = read_state(folder).tokenizer_sha256
+    for file in sorted(store.tokens.glob(f"*/{TOKENIZER_FILE}")):
+        if tokenizer_hash(file) == wanted:
+            return file
+    raise ValueError(f"the tokenizer of {folder} is neither beside it nor in {store.tokens}; give the --store it is in")

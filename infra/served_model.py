@@ -9,13 +9,15 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from tasks.generation import TextGenerator
+from tasks.tokenization import TOKENIZER_FILE
 
 
 class Continuation(PythonModel):
     """Continues each prompt of a list of strings."""
 
     def load_context(self, context: Any) -> None:
-        self._generator = TextGenerator.load(Path(context.artifacts["files"]))
+        files = Path(context.artifacts["files"])
+        self._generator = TextGenerator.load(files, files / TOKENIZER_FILE)
 
     def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[str]:
         options = dict(params or {})

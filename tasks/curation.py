@@ -150,8 +150,11 @@ class Refresh:
 
 
 def inventory(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_progress) -> StageOutput:
-    """Count the records, file by file, and cut the files into ranges: the independent pass."""
-    return run_stage(
+    """Count the records, file by file, and cut the files into ranges: the independent pass.
+
+    Raises ValueError where there is no record at all.
+    """
+    output = run_stage(
         refresh.stages["inventory"],
         refresh.store.work,
         shard_map,
@@ -159,6 +162,12 @@ def inventory(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_pro
         refresh.files,
         progress=progress,
     )
+    if output.report.records_in == 0:
+        raise ValueError(
+            f"no records in {refresh.files[0].path}{' and the other files' if len(refresh.files) > 1 else ''}"
+            " (requests and metadata of a WARC file are none); give another --source"
+        )
+    return output
 
 
 def read(refresh: Refresh, counted: StageOutput, shard_map: ShardMap, progress: Progress = no_progress) -> StageOutput:

@@ -12,7 +12,6 @@ from tokenizers.decoders import DecodeStream
 from model.decoder import Decoder
 from model.generate import generate
 from tasks.checkpoint import CheckpointState, load_decoder
-from tasks.tokenization import TOKENIZER_FILE
 from tasks.tokenizer import END_OF_TEXT_ID, encodable, load_tokenizer, tokenizer_hash
 
 
@@ -25,10 +24,9 @@ class TextGenerator:
     state: CheckpointState
 
     @classmethod
-    def load(cls, folder: Path) -> TextGenerator:
-        """From a folder that holds a checkpoint and its tokenizer. ValueError where the two do not belong together."""
+    def load(cls, folder: Path, tokenizer_file: Path) -> TextGenerator:
+        """From a checkpoint's folder and its tokenizer. ValueError where the two do not belong together."""
         model, state = load_decoder(folder)
-        tokenizer_file = folder / TOKENIZER_FILE
         tokenizer = load_tokenizer(tokenizer_file)
         if tokenizer_hash(tokenizer_file) != state.tokenizer_sha256:
             raise ValueError(f"{tokenizer_file} is not the tokenizer that the model in {folder} was trained with")

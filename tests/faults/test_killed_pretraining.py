@@ -14,16 +14,17 @@ from mlflow.tracking import MlflowClient
 from tests.data.prose import write_warc
 from tests.integration.running import kill, started, succeeded, tokenmill, wait_until
 
-NUM_STEPS, CHECKPOINT_STEPS = 120, 5
+NUM_STEPS, CHECKPOINT_STEPS, STEP_TOKENS = 160, 5, 512
 SETTINGS = {
-    "total_tokens": NUM_STEPS * 1024,
+    "total_tokens": NUM_STEPS * STEP_TOKENS,
+    "global_batch_tokens": STEP_TOKENS,
     "checkpoint_every_steps": CHECKPOINT_STEPS,
     "evaluate_every_steps": 20,
     "evaluate_max_documents": 4,
 }
 ARGUMENTS = ["pretrain", "--corpus", "web", "--recipe", "smoke", "--json"]
 ARGUMENTS += [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
-START_TIMEOUT_S = 240
+START_TIMEOUT_S, RUN_TIMEOUT_S = 300, 600
 
 
 def metrics_file(store: Path) -> Path | None:
@@ -72,13 +73,13 @@ def test_killed_twice_it_ends_as_if_never_disturbed(tmp_path: Path) -> None:
     source = write_warc(tmp_path / "pages.warc.gz", 300)
     succeeded(tokenmill("refresh", "--source", str(source), "--name", "web", "--json", store=store, cwd=tmp_path))
     shutil.copytree(store / "corpora", undisturbed / "corpora")
-    expected = succeeded(tokenmill(*ARGUMENTS, store=undisturbed, cwd=tmp_path))
+    expected = succeeded(tokenmill(*ARGUMENTS, store=undisturbed, cwd=tmp_path, timeout_s=RUN_TIMEOUT_S))
 
     client = MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow' / 'mlflow.db'}")
     first = killed_after(NUM_STEPS // 3, store, tmp_path, everything=False)
     (begun,) = pretrain_runs(client)
     second = killed_after(2 * NUM_STEPS // 3, store, tmp_path, everything=True)
-    result = succeeded(tokenmill(*ARGUMENTS, store=store, cwd=tmp_path))
+    result = succeeded(tokenmill(*ARGUMENTS, store=store, cwd=tmp_path, timeout_s=RUN_TIMEOUT_S))
 
     lines = complete_lines(store)
     assert lines[: len(first)] == first and lines[: len(second)] == second  # gone on with, not begun again

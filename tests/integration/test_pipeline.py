@@ -59,6 +59,7 @@ class Job:
 
     def mlflow_runs(self) -> list[Any]:
         experiment = self.client.get_experiment_by_name("tokenmill")
+        assert experiment is not None
         return list(self.client.search_runs([experiment.experiment_id]))
 
     def prefect(self, query: str) -> list[tuple[Any, ...]]:
@@ -105,7 +106,9 @@ def test_mlflow_holds_a_parent_with_three_children(job: Job) -> None:
     refreshed, trained = runs["refresh docs"], runs["pretrain docs@1 smoke"]
     digest = job.result["refresh"]["digest"]
     for run in children:
-        (dataset,) = (entry.dataset for entry in job.client.get_run(run.info.run_id).inputs.dataset_inputs)
+        inputs = job.client.get_run(run.info.run_id).inputs
+        assert inputs is not None
+        (dataset,) = (entry.dataset for entry in inputs.dataset_inputs)
         assert dataset.name == "docs@1" and digest.startswith(dataset.digest)
         assert run.data.tags["tokenmill.corpus_digest"] == digest
     assert refreshed.data.params["recipe.quality.gopher_quality.min_words"] == "50"

@@ -211,7 +211,10 @@ def _user_line(error: BaseException) -> str | None:
 
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        field = ".".join(map(str, first["loc"]))
+        if first["type"] == "literal_error":
+            return f"{field}: there is no {first['input']!r}; there is {first['ctx']['expected']}"
+        return f"{field}: {first['msg']}"
     if any(_disk_is_full(each) for each in _causes(error)):  # what could not be recorded hides what went wrong
         return "the disk is full: free some space (or choose another --store) and run the same command again"
     if isinstance(error, ValueError | OSError):
@@ -266,7 +269,9 @@ def _refresh(options: argparse.Namespace) -> int:
     from flows.console import funnel_lines
     from flows.parameters import RefreshParameters
     from flows.refresh_corpus import check_refresh, refresh_corpus
+    from tasks.store import checked_name
 
+    checked_name(options.name)
     parameters = RefreshParameters(
         name=options.name,
         source=source,

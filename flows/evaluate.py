@@ -61,7 +61,8 @@ def evaluate(parameters: EvaluateParameters) -> dict[str, Any]:
 def _token_shards(version: ModelVersion, generator: TextGenerator) -> Path:
     recorded = version.tags.get("tokens")
     tokens = current_store().tokens
-    candidates = [Path(recorded)] if recorded else sorted(tokens.glob(f"{generator.state.corpus_digest[:16]}-*"))
+    candidates = [Path(recorded)] if recorded else []
+    candidates += sorted(tokens.glob(f"{generator.state.corpus_digest[:16]}-*"))  # the store may have been moved
     for folder in candidates:
         if folder.is_dir() and TokenShards(folder, "held_out").digest == generator.state.tokens_digest:
             return folder

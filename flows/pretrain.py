@@ -12,12 +12,13 @@ from flows.console import console
 from flows.parameters import PretrainParameters
 from flows.stages import link_tracking, prefect_tags, run_as_task, show_markdown
 from infra.mlflow_tracker import MlflowTracker, tracked_run
-from infra.ray_map import ray_cluster
+from infra.ray_map import check_cluster, ray_cluster
 from infra.ray_train import RESULT_FILE, MetricRow, run_training
 from infra.registry import register_model
 from infra.settings import current_store
+from tasks.atomic import write_json
 from tasks.loss_curve import loss_curve_picture
-from tasks.manifest import code_version, fingerprint, read_manifest
+from tasks.manifest import code_version, fingerprint, library_versions, read_manifest
 from tasks.pack import SPLITS, TokenShards
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 from tasks.store import Store, checked_name
@@ -31,7 +32,16 @@ _METRICS = ("loss", "learning_rate", "grad_norm", "tokens_per_s", "held_out_loss
 def check_pretrain(parameters: PretrainParameters) -> Path:
     """What can be refused before any work, as ValueError in one line; the corpus version's folder."""
     resolve_pretrain_recipe(parameters.recipe, parameters.overrides)
-    return current_store().corpus(parameters.corpus)
+    check_cluster()
+    corpus = current_store().corpus(parameters.corpus)
+    manifest = read_manifest(corpus)
+    assert manifest is not None
+    if manifest["documents_kept"] < 2:
+        raise ValueError(
+            f"corpus {manifest['name']}@{manifest['version']} holds {manifest['documents_kept']} documents; it takes"
+            " one to train on and one to hold out: name another version, or refresh with other rules"
+        )
+    return corpus
 
 
 @flow(name="pretrain", flow_run_name="pretrain {parameters.corpus} {parameters.recipe}", persist_result=False)
@@ -53,20 +63,25 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any]:
         "recipe": recipe,
         "workers": parameters.workers,
         "code": code_version("tasks", "model"),
+        "libraries": library_versions(("torch", "tokenizers", "numpy")),
+        # a run is one model of one corpus version under one name
+        "corpus_name": reference,
+        "model": model_name,
     }
     run_dir = store.runs / fingerprint(identity)[:20]
-    with store.lock(f"run-{run_dir.name}"):
+    lock = f"run-{run_dir.name}"
+    with store.lock(lock):
         run_dir.mkdir(parents=True, exist_ok=True)
         earlier = _earlier_run(run_dir)
         tags = {"tokenmill.flow": "pretrain", "tokenmill.run_dir": str(run_dir), **prefect_tags(store)}
         with tracked_run(
-            store, f"pretrain {reference} {recipe.name}", tags=tags, resume=earlier.get("run_id", "")
+            store, f"pretrain {reference} {recipe.name}", tags=tags, resume=earlier.get("run_id", ""), lock=lock
         ) as tracker:
-            (run_dir / _RUN_FILE).write_text(json.dumps({"run_id": tracker.run_id}))
             link_tracking(store, tracker.experiment_id, tracker.run_id)
-            if earlier.get("model") and (run_dir / RESULT_FILE).is_file():
-                console.say(f"{reference} was already trained with this recipe; nothing to do")
+            if earlier.get("model"):
+                console.say(f"{reference} was already trained with this recipe: {earlier['model']}; nothing to do")
                 return {**earlier, "changed": False}
+            write_json(run_dir / _RUN_FILE, {"run_id": tracker.run_id})
             tracker.parameters({"recipe": recipe.model_dump(mode="json"), "workers": parameters.workers})
             tracker.dataset(reference, manifest["digest"], corpus, context="training")
             with ray_cluster() as shard_map:
@@ -82,14 +97,14 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any]:
             outcome = run_as_task(
                 "register", _register, store, tracker, model_name, reference, manifest["digest"], recipe, job, result
             )
-            (run_dir / _RUN_FILE).write_text(json.dumps(outcome))
+            write_json(run_dir / _RUN_FILE, outcome)
             return {**outcome, "changed": True}
 
 
 def _earlier_run(run_dir: Path) -> dict[str, Any]:
     try:
         earlier: dict[str, Any] = json.loads((run_dir / _RUN_FILE).read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):  # a first run, or one killed while it wrote its first file
+    except FileNotFoundError:  # a first run
         return {}
     return earlier
 

@@ -10,7 +10,7 @@ from flows.console import console
 from flows.parameters import RefreshParameters
 from flows.stages import link_tracking, prefect_tags, run_as_task, show_funnel
 from infra.mlflow_tracker import MlflowTracker, tracked_run
-from infra.ray_map import ray_cluster
+from infra.ray_map import check_cluster, ray_cluster
 from infra.settings import current_store
 from tasks.curation import (
     Refresh,
@@ -22,16 +22,17 @@ from tasks.curation import (
     publish,
     read,
 )
-from tasks.recipes.curation import resolve_curation_recipe
-from tasks.sources import check_source, collect_source, source_name
+from tasks.recipes.curation import check_rules, resolve_curation_recipe
+from tasks.sources import check_source, collect_source, ignored_files, source_name
 from tasks.store import Store, checked_name
 
 
 def check_refresh(parameters: RefreshParameters) -> None:
     """What can be refused before any work: ValueError in one line."""
     checked_name(parameters.name)
-    resolve_curation_recipe(parameters.recipe, parameters.overrides)
+    check_rules(resolve_curation_recipe(parameters.recipe, parameters.overrides))
     check_source(parameters.source)
+    check_cluster()
 
 
 @flow(name="refresh_corpus", flow_run_name="refresh {parameters.name}", persist_result=False)
@@ -43,12 +44,17 @@ def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any]:
     check_refresh(parameters)
     store = current_store()
     progress = console.progress
-    with store.lock(f"corpus-{parameters.name}"):
+    lock = f"corpus-{parameters.name}"
+    with store.lock(lock):
         tags = {"tokenmill.flow": "refresh_corpus", **prefect_tags(store)}
-        with tracked_run(store, f"refresh {parameters.name}", tags=tags) as tracker:
+        with tracked_run(store, f"refresh {parameters.name}", tags=tags, lock=lock) as tracker:
             link_tracking(store, tracker.experiment_id, tracker.run_id)
             recipe = resolve_curation_recipe(parameters.recipe, parameters.overrides)
             files = run_as_task("collect", collect_source, store, parameters.source, progress)
+            ignored = ignored_files(parameters.source)
+            if ignored:
+                kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
+                console.say(f"left out, of no format that is read: {kinds}")
             refresh = Refresh(store, parameters.name, source_name(parameters.source), files, recipe)
             tracker.parameters({"source": parameters.source, "recipe": recipe.model_dump(mode="json")})
 
@@ -71,8 +77,10 @@ def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any]:
                     clusters,
                     shard_map,
                     progress,
-                    {"mlflow_run_id": tracker.run_id, **prefect_tags(store)},
+                    {"ignored_files": ignored, "mlflow_run_id": tracker.run_id, **prefect_tags(store)},
                 )
+            if not manifest["documents_kept"]:
+                console.say(f"warning: nothing was kept of {manifest['records_in']} records; the ledger says why")
             return _finish(tracker, store, path, manifest, changed=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -71,10 +72,9 @@ def link_tracking(store: Store, experiment_id: str, run_id: str) -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """Text that came from outside, safe inside a Markdown table."""
-    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "&#96;")):
-        text = text.replace(character, entity)
-    return " ".join(text.split())
+    """Text that came from outside, safe inside a Markdown table: no mark-up, link, image or control character in it."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return re.sub(r"[^\w\s.,;:?'\"-]", lambda match: f"&#{ord(match[0])};", " ".join(printable.split()))
 
 
 def show_funnel(result: Mapping[str, Any]) -> None:

@@ -65,7 +65,7 @@ def _models(_: Store) -> list[Finding]:
     findings = {}
     for make in CURATION_RECIPES.values():
         recipe = make()
-        for rule in (recipe.url_filter, recipe.language, *recipe.quality, *recipe.toxicity):
+        for rule in (recipe.url_filter, recipe.language, *recipe.quality_rules, *recipe.toxicity_rules):
             for file in rule.files():
                 ok = file.is_file()
                 detail = (

@@ -21,6 +21,7 @@ from tasks.store import Store
 EXPERIMENT = "tokenmill"
 _METRICS_PER_BATCH = 1000  # MLflow's limit for one call
 _PARAM_CHARS = 6000  # MLflow's limit for one value
+_LOCK_TAG = "tokenmill.lock"
 _ENCLOSING: ContextVar[str] = ContextVar("enclosing MLflow run", default="")
 
 
@@ -103,6 +104,17 @@ class MlflowTracker:
         self._client.set_terminated(self.run_id, status)
 
 
+def end_orphans(store: Store, lock: str) -> None:
+    """Call while holding `lock`: runs of its name that are still RUNNING were killed; say so in the history."""
+    mlflow_client = client(store)
+    experiment = mlflow_client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return
+    query = f"attributes.status = 'RUNNING' and tags.`{_LOCK_TAG}` = '{lock}'"
+    for run in mlflow_client.search_runs([experiment.experiment_id], filter_string=query):
+        mlflow_client.set_terminated(run.info.run_id, "KILLED")
+
+
 @contextmanager
 def tracked_run(
     store: Store,
@@ -110,13 +122,18 @@ def tracked_run(
     *,
     tags: Mapping[str, str],
     resume: str = "",
+    lock: str = "",
 ) -> Iterator[MlflowTracker]:
     """One MLflow run that ends as FINISHED, FAILED, or KILLED where the block was interrupted.
 
+    `lock` is the name of the lock that the caller holds for it: earlier runs under the same one have ended.
     A run opened inside another's block is its child.
     `resume` continues an earlier run by its id, where the history still has it.
     """
     mlflow_client = client(store)
+    if lock:
+        end_orphans(store, lock)
+        tags = {**tags, _LOCK_TAG: lock}
     run_id = None
     if resume:
         try:

@@ -41,7 +41,13 @@ def check_reachable(address: str) -> None:
         ) from error
 
 
-def _connect(address: str | None, num_workers: int | None) -> None:
+def check_cluster() -> None:
+    """ClusterError where RAY_ADDRESS names a cluster that does not answer; before any work, without connecting."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        check_reachable(address)
+
+
+def _connect(address: str | None) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if address:
@@ -50,7 +56,7 @@ def _connect(address: str | None, num_workers: int | None) -> None:
         else:
             ray.init(
                 address="local",
-                num_cpus=max(num_workers or 1, os.cpu_count() or 1),
+                num_cpus=os.cpu_count(),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -76,13 +82,13 @@ def ray_cluster(num_workers: int | None = None) -> Iterator[RayMap]:
     address = os.environ.get("RAY_ADDRESS")
     started = not ray.is_initialized()
     if started:
-        _connect(address, num_workers)
+        _connect(address)
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         num_cpus = int(resources.get("CPU", 0))
         if num_cpus < (num_workers or 1):
             raise ClusterError(
-                f"{num_workers or 1} workers were asked for, the Ray cluster {address or 'here'} has {num_cpus} CPUs;"
+                f"{num_workers or 1} workers were asked for, {address or 'this machine'} has {num_cpus} CPUs;"
                 " ask for fewer with --workers"
             )
         yield RayMap(num_workers or num_cpus)

@@ -6,6 +6,7 @@ writer leaves begins with `.tmp-` and means nothing; `remove_leftovers` clears i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -50,8 +51,8 @@ def write_json(path: Path, value: Any) -> None:
 def new_directory(destination: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `destination` when the block ends without an error.
 
-    Where `destination` exists by then (another process finished the same work first), that one stays: equal names hold
-    equal content everywhere this is used.
+    Where `destination` exists by then (another process finished the same work first), that one stays: use it where
+    equal names hold equal content, or clear the destination first.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.parent / f"{TEMPORARY_PREFIX}{destination.name}-{uuid.uuid4().hex[:8]}"
@@ -70,6 +71,18 @@ def new_directory(destination: Path) -> Iterator[Path]:
         _sync_directory(destination.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, waiting for whoever holds it; the system releases it however the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def link_file(source: Path, destination: Path) -> None:

@@ -128,8 +128,8 @@ class Refresh:
             "read",
         )
         add("language", _rules_identity((recipe.language,)), _libraries(recipe.language), "extract")
-        add("quality", _rules_identity(recipe.quality), _libraries(*recipe.quality), "language")
-        add("toxicity", _rules_identity(recipe.toxicity), _libraries(*recipe.toxicity), "quality")
+        add("quality", _rules_identity(recipe.quality_rules), _libraries(*recipe.quality_rules), "language")
+        add("toxicity", _rules_identity(recipe.toxicity_rules), _libraries(*recipe.toxicity_rules), "quality")
         add("signatures", {"minhash": recipe.deduplication}, ("numpy",), "toxicity")
         add("edges", {}, ("numpy",), "signatures")
         add("clusters", {}, ("numpy", "scipy"), "edges")
@@ -231,7 +231,7 @@ def apply_rules(
     refresh: Refresh, stage: str, documents: StageOutput, shard_map: ShardMap, progress: Progress = no_progress
 ) -> StageOutput:
     """The rules of `stage`: "quality" or "toxicity"."""
-    rules = {"quality": refresh.recipe.quality, "toxicity": refresh.recipe.toxicity}[stage]
+    rules = {"quality": refresh.recipe.quality_rules, "toxicity": refresh.recipe.toxicity_rules}[stage]
     return run_stage(
         refresh.stages[stage],
         refresh.store.work,

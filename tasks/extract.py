@@ -26,6 +26,7 @@ from pydantic import Field
 from tasks.document import Drop
 from tasks.rule import Configuration
 
+CRASH = "extraction_crash"
 START_TIMEOUT_S = 120.0  # the child imports for 1-2 s, or many times that on a loaded machine
 
 _LENGTH = struct.Struct("!I")
@@ -92,11 +93,16 @@ class Extractor:
     def extract(self, html: bytes, charset: str | None) -> str | Drop:
         """The page's main text, or why there is none. `charset` is what the HTTP or WARC header declares.
 
-        Raises RuntimeError if the extraction process cannot be started.
+        A process that dies over a page gets it once more, anew: what killed it may have been the machine's, and a
+        result must not depend on that. Raises RuntimeError if the extraction process cannot be started.
         """
+        if len(html) > self._limits.max_bytes:
+            return Drop("too_many_bytes", len(html), self._limits.max_bytes)
+        result = self._extract(html, charset)
+        return self._extract(html, charset) if isinstance(result, Drop) and result.reason == CRASH else result
+
+    def _extract(self, html: bytes, charset: str | None) -> str | Drop:
         limits = self._limits
-        if len(html) > limits.max_bytes:
-            return Drop("too_many_bytes", len(html), limits.max_bytes)
         if self._process is not None and self._process.poll() is not None:
             self._kill()  # it died between two pages: no fault of this one
         if self._process is None:
@@ -112,9 +118,9 @@ class Extractor:
             self._kill()
             return Drop("extraction_timeout", limits.backstop_s, limits.backstop_s)
         except OSError as error:  # the child closed its end while it was sent the page
-            return Drop("extraction_crash", detail=self._kill() or str(error))
+            return Drop(CRASH, detail=self._kill() or str(error))
         if drop is None or text is None:
-            return Drop("extraction_crash", detail=self._kill())
+            return Drop(CRASH, detail=self._kill())
         return Drop(**json.loads(drop)) if drop else text.decode("utf-8")
 
     def close(self) -> None:

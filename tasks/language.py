@@ -43,7 +43,7 @@ class LanguageRule(Rule):
     """
 
     kind: Literal["language"] = "language"
-    libraries: ClassVar[tuple[str, ...]] = ("py3langid",)
+    libraries: ClassVar[tuple[str, ...]] = ("numpy", "py3langid")
 
     languages: tuple[str, ...] = Field(
         default=("en",), min_length=1, description="Languages to keep, as ISO 639-1 codes in lower case"

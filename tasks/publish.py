@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,6 +167,8 @@ def publish_version(
     versions = store.versions(checked_name(name))
     version = versions[-1] + 1 if versions else 1
     destination = store.corpora / name / str(version)
+    if destination.exists():  # without a manifest: what somebody left there is no version, and must not pass for one
+        shutil.rmtree(destination)
     digest = corpus_digest(bucket / DOCUMENTS_FILE for bucket in buckets)
     with new_directory(destination) as directory:
         parts = []

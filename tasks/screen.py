@@ -120,10 +120,11 @@ def number_occurrences(shards: Sequence[Path], destination: Path) -> int:
     """Tell records with the same `base_id` apart, over all shards; how many needed it.
 
     Writes (shard, row, occurrence) for every record that is not its id's first. The order among equal ids comes from
-    what the records hold, so the published result doesn't depend on files or shards; where they hold the same, it makes
-    no difference which is which.
+    everything the records hold, so the published result doesn't depend on files or shards; only where they hold the
+    same does their place decide, and then it makes no difference which is which.
     """
-    columns = ["base_id", "payload_digest", "url", "date"]
+    verdict = ["problem_reason", "problem_value", "problem_threshold", "problem_detail"]
+    columns = ["base_id", "payload_digest", "url", "date", "kind", "charset", *verdict]
     tables = []
     for index, shard in enumerate(shards):
         table = pq.read_table(shard / RECORDS_FILE, columns=[*columns, "source_file", "source_offset"])

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 from tasks.atomic import new_directory
 from tasks.manifest import code_version, fingerprint, library_versions
 from tasks.read.environment_docs import write_environment_docs
-from tasks.read.source import SourceFile, resolve_source
+from tasks.read.source import SourceFile, list_source, resolve_source
 from tasks.stages import Progress, no_progress
 from tasks.store import Store
 
@@ -62,6 +62,11 @@ def check_source(source: str) -> None:
         embedded_pages(source)
     else:
         resolve_source(source)
+
+
+def ignored_files(source: str) -> dict[str, int]:
+    """How many files of a folder or glob are of no format we read, by suffix."""
+    return {} if is_embedded(source) else list_source(source).ignored
 
 
 def collect_source(store: Store, source: str, progress: Progress = no_progress) -> tuple[SourceFile, ...]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.atomic import new_directory, remove_leftovers, write_json
+from tasks.atomic import locked, new_directory, remove_leftovers, write_json
 from tasks.document import ShardReport
 from tasks.manifest import MANIFEST, SCHEMA_VERSION, code_version, fingerprint, library_versions, read_manifest
 from tasks.ports import ShardMap
@@ -121,9 +121,23 @@ def run_stage(
     """Run `function(item, new folder)` for every item, or return the complete output that is already there.
 
     `finish(folder, shard folders)` runs once, here, after all shards; its result is "extra" in the manifest.
-    Raises `ShardError` for the first shard that fails; shards that finished stay for the next run.
+    Raises `ShardError` for the first shard that fails; shards that finished stay for the next run. Where another run is
+    at the same stage with the same inputs, this one waits for it and takes its output.
     """
     directory = stage.directory(work)
+    with locked(directory.with_name(f".{directory.name}.lock")):
+        return _run_locked(stage, directory, shard_map, function, items, progress, finish)
+
+
+def _run_locked(
+    stage: Stage,
+    directory: Path,
+    shard_map: ShardMap,
+    function: Callable[[T, Path], ShardReport],
+    items: Sequence[T],
+    progress: Progress,
+    finish: Callable[[Path, tuple[Path, ...]], Mapping[str, Any]] | None,
+) -> StageOutput:
     manifest = read_manifest(directory)
     if manifest is not None:
         if manifest["fingerprint"] != stage.fingerprint:

@@ -44,7 +44,7 @@ class Store:
     @classmethod
     def open(cls, path: str | Path) -> Store:
         """The store at `path`, made if it is not there. ValueError where that cannot be."""
-        root = Path(path).expanduser().absolute()
+        root = Path(path).expanduser().resolve()
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -81,6 +81,8 @@ def list_source(source: str) -> Listing:
     files: list[SourceFile] = []
     ignored: Counter[str] = Counter()
     for path, info in sorted(paths.items()):
+        if not path.isprintable():  # the name of a file stands in the ledger, as text
+            raise ValueError(f"the name of the file {path!r} is no readable text (UTF-8): rename it, or leave it out")
         file_format = format_of_name(path)
         if file_format is None and is_single_file:
             file_format = sniff_format(path)

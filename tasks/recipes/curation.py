@@ -36,8 +36,8 @@ class CurationRecipe(Configuration):
     url_filter: UrlFilter = UrlFilter()
     extraction: Extraction = Extraction()
     language: LanguageRule = LanguageRule()
-    quality: tuple[AnyRule, ...]
-    toxicity: tuple[AnyRule, ...] = (Toxicity(), WordList())
+    quality_rules: tuple[AnyRule, ...]
+    toxicity_rules: tuple[AnyRule, ...] = (Toxicity(), WordList())
     deduplication: MinHash = MinHash()
     num_buckets: int = Field(
         default=16, ge=1, le=4096, multiple_of=1, description="parts of a version; a power of two, fixed for a corpus"
@@ -54,7 +54,7 @@ def fineweb() -> CurationRecipe:
     """FineWeb's order and thresholds (Penedo et al. 2024, arXiv:2406.17557), its toxicity rules ours."""
     return CurationRecipe(
         name="fineweb",
-        quality=(GopherRepetition(), GopherQuality(), C4Lines(), FineWebQuality()),
+        quality_rules=(GopherRepetition(), GopherQuality(), C4Lines(), FineWebQuality()),
     )
 
 
@@ -67,7 +67,7 @@ def documentation() -> CurationRecipe:
     """
     return CurationRecipe(
         name="documentation",
-        quality=(
+        quality_rules=(
             GopherRepetition(),
             GopherQuality(min_alphabetic_word_fraction=0.6),
             C4Lines(filter_curly_bracket=False),
@@ -77,6 +77,21 @@ def documentation() -> CurationRecipe:
 
 
 CURATION_RECIPES: Mapping[str, Callable[[], CurationRecipe]] = {"fineweb": fineweb, "documentation": documentation}
+
+
+def check_rules(recipe: CurationRecipe) -> None:
+    """What only loading a rule can show (a missing model file, an unknown language), before hours of reading.
+
+    Raises ValueError. Rules left at their defaults are known to load.
+    """
+    for rule in (recipe.url_filter, recipe.language, *recipe.quality_rules, *recipe.toxicity_rules):
+        for file in rule.files():
+            if not file.is_file():
+                raise ValueError(
+                    f"{type(rule).__name__} needs the file {file}, which is not there; give its whole path"
+                )
+        if isinstance(rule, LanguageRule | DatatroveStep) and rule.model_fields_set - {"kind"}:
+            rule.build()
 
 
 def resolve_curation_recipe(name: str, overrides: Mapping[str, str]) -> CurationRecipe:

@@ -49,6 +49,17 @@ def test_a_run_ends_as_what_happened_to_it(store: Store, error: BaseException, s
     assert ("no such corpus" in run.data.tags.get("tokenmill.error", "")) == (status == "FAILED")
 
 
+def test_a_run_that_was_killed_is_ended_by_the_next_holder_of_its_lock(store: Store) -> None:
+    other = tracked_run(store, "other name", tags={}, lock="corpus-other")
+    killed = tracked_run(store, "killed", tags={}, lock="corpus-web")
+    running, dead = other.__enter__(), killed.__enter__()  # as a SIGKILL leaves them
+    with tracked_run(store, "next", tags={}, lock="corpus-web"):
+        assert client(store).get_run(dead.run_id).info.status == "KILLED"
+        assert client(store).get_run(running.run_id).info.status == "RUNNING"
+    killed.__exit__(None, None, None)
+    other.__exit__(None, None, None)
+
+
 def test_a_run_can_be_continued_and_have_a_parent(store: Store) -> None:
     with (
         tracked_run(store, "parent", tags={}) as parent,

@@ -111,7 +111,7 @@ def test_mlflow_holds_a_parent_with_three_children(job: Job) -> None:
         (dataset,) = (entry.dataset for entry in inputs.dataset_inputs)
         assert dataset.name == "docs@1" and digest.startswith(dataset.digest)
         assert run.data.tags["tokenmill.corpus_digest"] == digest
-    assert refreshed.data.params["recipe.quality.gopher_quality.min_words"] == "50"
+    assert refreshed.data.params["recipe.quality_rules.gopher_quality.min_words"] == "50"
     assert refreshed.data.metrics["documents_kept"] == job.result["refresh"]["documents_kept"]
     assert trained.info.run_id == job.result["pretrain"]["run_id"]
     assert trained.data.params["recipe.total_tokens"] == "8192"

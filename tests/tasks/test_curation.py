@@ -168,6 +168,37 @@ def test_records_with_one_id_get_occurrence_numbers_that_do_not_depend_on_order(
     assert digests[0] == digests[1]
 
 
+@pytest.mark.parametrize("with_id", [True, False])
+def test_equal_ids_with_other_verdicts_do_not_depend_on_which_file_holds_which(tmp_path: Path, with_id: bool) -> None:
+    """The same record once as 200 and once as 404: which of the two ids was published must not hang on file names."""
+    found = warc_record("https://both.example/", page(prose(5)))
+    gone = found.replace(b"HTTP/1.1 200 OK", b"HTTP/1.1 404 No")
+    if not with_id:
+        found, gone = (
+            b"\r\n".join(line for line in record.split(b"\r\n") if not line.startswith(b"WARC-Record-ID"))
+            for record in (found, gone)
+        )
+    digests = []
+    for order, records in enumerate(((found, gone), (gone, found))):
+        source = tmp_path / f"source{order}"
+        source.mkdir()
+        for index, record in enumerate(records):
+            (source / f"{index}.warc.gz").write_bytes(gzip.compress(record, mtime=0))
+        _, manifest, outputs = refresh_in_process(tmp_path / f"store{order}", source)
+        assert outputs["read"].manifest["extra"] == {"repeated_ids": 1} and manifest["documents_kept"] == 1
+        digests.append(manifest["digest"])
+    assert digests[0] == digests[1]
+
+
+def test_what_lies_unfinished_where_the_version_goes_is_replaced(tmp_path: Path) -> None:
+    leftover = tmp_path / "store" / "corpora" / "small" / "1" / "documents"
+    leftover.mkdir(parents=True)
+    (leftover / "strange.parquet").write_bytes(b"")
+    path, manifest, _ = refresh_in_process(tmp_path / "store", write_warc(tmp_path / "pages.warc.gz", 6))
+    assert path.name == "1" and not (path / "documents" / "strange.parquet").exists()
+    assert len(rows(path, "ledger")) == manifest["records_in"] == 6
+
+
 def test_formatters_leave_their_edits(published: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     text = prose(3) + "\nThis site uses cookies and has a privacy policy for everyone."
     source = tmp_path / "pages.warc.gz"

@@ -1,3 +1,5 @@
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,26 @@ def test_after_a_failure_only_the_missing_shards_are_done(tmp_path: Path) -> Non
     output = run_stage(stage, tmp_path, shard_map, _write, [1, 2, 3])
     assert shard_map.asked == [2]  # shards 1 and 2; shard 0 was there
     assert output.report.records_in == 6 and not leftover.exists()
+
+
+def test_two_runs_of_one_stage_take_turns_and_the_second_takes_the_firsts_output(tmp_path: Path) -> None:
+    """Without the turn the second would clear away the first one's unfinished shards as a killed run's."""
+    stage, inside, reused = Stage("demo", {}), threading.Event(), []
+
+    def slow(item: int, directory: Path) -> ShardReport:
+        inside.set()
+        time.sleep(0.3)
+        return _write(item, directory)
+
+    def run(function: Callable[[int, Path], ShardReport]) -> None:
+        reused.append(run_stage(stage, tmp_path, InProcessMap(), function, [1, 2]).reused)
+
+    first = threading.Thread(target=run, args=(slow,))
+    first.start()
+    assert inside.wait(10)
+    run(_write)
+    first.join()
+    assert reused == [False, True]
 
 
 def test_the_finish_step_runs_once_and_its_facts_stand_in_the_manifest(tmp_path: Path) -> None:

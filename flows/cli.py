@@ -365,7 +365,8 @@ def _pipeline(options: argparse.Namespace) -> int:
     for sample in evaluated["samples"]:
         print(f"  {sample['prompt']}|{' '.join(sample['continuation'].split())}")
     print(f"\ncorpus           {refreshed['corpus']} in {refreshed['path']}")
-    print(f"look at it       tokenmill up --store {store.root}    (Prefect and MLflow on this history)")
+    command = Path(sys.executable).with_name("tokenmill")
+    print(f"look at it       {command} up --store {store.root}    (Prefect and MLflow on this history)")
     if options.json:
         _print_json(result)
     return 0

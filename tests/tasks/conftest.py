@@ -1,4 +1,4 @@
-"""Documents and real texts for the tests of the filters."""
+"""Documents and real texts for the tests of filters and formatters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tasks.document import Document
 
-SHARED_DATA = Path(__file__).resolve().parents[3] / "../shared/data"
+SHARED_DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """The store: one folder that holds everything, and the names and locks in it.
 
-    corpora/<name>/<version>/     published corpus versions, immutable
-    work/<stage>/<fingerprint>/   outputs of stages, reused by fingerprint
-    tokens/<corpus>-<tokens>/     tokenizer and token shards
-    runs/<fingerprint>/           training runs: metrics, checkpoints
-    prefect/, mlflow/             the two databases, so that the history is the same from everywhere
+corpora/<name>/<version>/     published corpus versions, immutable
+work/<stage>/<fingerprint>/   outputs of stages, reused by fingerprint
+tokens/<corpus>-<tokens>/     tokenizer and token shards
+runs/<fingerprint>/           training runs: metrics, checkpoints
+prefect/, mlflow/             the two databases, so that the history is the same from everywhere
 """
 
 from __future__ import annotations

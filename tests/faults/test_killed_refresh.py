@@ -45,7 +45,7 @@ def refresh_arguments(source: Path, shard_records: int) -> list[str]:
 
 def caught_in(store: Path, stage: str) -> str:
     """Where the run stands in `stage`: "" not there yet, "started", "between shards" or "done"."""
-    for directory in (store / "work" / stage).glob("*"):
+    for directory in (store / "work" / stage).glob("[!.]*"):  # beside it lies its lock
         if (directory / "manifest.json").exists():
             return "done"
         return "between shards" if next(directory.glob("shard-*"), None) else "started"

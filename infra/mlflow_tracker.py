@@ -1,4 +1,4 @@
-"""`Tracker` on MLflow, by explicit run ids: no ambient active run, nothing to leak between threads."""
+"""Runs in MLflow, by explicit run ids: no ambient active run, nothing to leak between threads."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""What the core needs from outside, as protocols, with in-process and null versions for tests and small work."""
+"""What the core needs from outside, as a protocol, with an in-process version for tests and small work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,25 +59,3 @@ class InProcessMap:
             if on_done is not None:
                 on_done(index, result)
         return results
-
-
-class Tracker(Protocol):
-    """One tracked run. Every method may be called from the driver only."""
-
-    @property
-    def run_id(self) -> str: ...
-    def parameters(self, values: Mapping[str, Any]) -> None: ...
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
-    def tags(self, values: Mapping[str, str]) -> None: ...
-    def artifact(self, path: Path, folder: str = "") -> None: ...
-
-
-class NullTracker:
-    """A `Tracker` that records nothing."""
-
-    run_id = ""
-
-    def parameters(self, values: Mapping[str, Any]) -> None: ...
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
-    def tags(self, values: Mapping[str, str]) -> None: ...
-    def artifact(self, path: Path, folder: str = "") -> None: ...

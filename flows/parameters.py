@@ -1,4 +1,8 @@
-"""What an operator can set for each flow: the fields of Prefect's forms and the options of the command line."""
+"""What an operator can set for each flow: the fields of Prefect's forms and the options of the command line.
+
+A form shows one group after the other. What one field can express is refused when the form is submitted; what takes a
+second field, or a look at the store, is refused by the flow's own check before any work.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +13,66 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.sources import EMBEDDED
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_OPTIONAL_NAME = r"^$|" + _NAME
+
+Profile = Literal["smoke", "small", "full"]
 
 
 class _Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RefreshParameters(_Parameters):
-    """Raw pages to a published corpus version."""
+class Input(_Parameters):
+    """What is read."""
 
-    name: str = Field("docs", title="Corpus name", pattern=_NAME, description="The next version is published under it.")
     source: str = Field(
         EMBEDDED,
         title="Source",
         min_length=1,
-        description="A path, glob, folder, s3:// or http(s):// address of WARC, WET, HTML, JSONL or Parquet files;"
+        description="A path, glob, folder, s3:// or http(s):// address of WARC, WET, HTML, JSONL or Parquet files, or"
+        " a .txt list of such, one a line. A folder or glob is watched: each run reads the files that are new in it."
         f" {EMBEDDED}, or {EMBEDDED}:500 or :all, is the documentation of the installed packages.",
     )
+    more_sources: list[str] = Field(default_factory=list, title="More sources", description="Read as well, likewise.")
+    profile: Profile = Field(
+        "full",
+        title="Profile",
+        description="How many of the new files one run reads: smoke the first, small the first 16, full all of them."
+        " The others stay new for the next run.",
+    )
+
+
+class Curation(_Parameters):
+    """Which pages are kept."""
+
     recipe: Literal["fineweb", "documentation"] = Field("fineweb", title="Recipe", description="Rules and thresholds.")
     overrides: dict[str, str] = Field(
         default_factory=dict,
         title="Changed settings",
         description='Single values of the recipe, such as {"gopher_quality.min_words": "30"}.',
     )
+
+
+class Execution(_Parameters):
+    """How it is run."""
+
     workers: int | None = Field(
         None, ge=1, le=10_000, title="Workers", description="Shards at a time; empty: as many as Ray has CPUs."
     )
+    dry_run: bool = Field(
+        False, title="Dry run", description="Resolve, check and estimate everything; do and write nothing."
+    )
 
 
-class PretrainParameters(_Parameters):
-    """A corpus version to a registered model version."""
+class Training(_Parameters):
+    """Network and training."""
 
-    corpus: str = Field("docs", title="Corpus", min_length=1, description="name (its latest version) or name@version.")
-    recipe: Literal["smoke", "small", "base"] = Field("smoke", title="Recipe", description="Network and training.")
+    profile: Profile = Field(
+        "smoke",
+        title="Profile",
+        description="smoke: .8M parameters, about a minute on two CPU cores; small: 10M, the least that writes words;"
+        " full: 124M, for a GPU.",
+    )
     overrides: dict[str, str] = Field(
         default_factory=dict,
         title="Changed settings",
@@ -50,10 +81,76 @@ class PretrainParameters(_Parameters):
     model: str = Field(
         "",
         title="Model name",
-        pattern=r"^$|" + _NAME,
-        description="Name in the registry; empty: corpus name and recipe, such as docs-smoke.",
+        pattern=_OPTIONAL_NAME,
+        description="Name in the registry; empty: corpus name and profile, such as docs-smoke.",
+    )
+
+
+class Consent(_Parameters):
+    """When training starts."""
+
+    min_new_tokens: int = Field(
+        0,
+        ge=0,
+        title="New tokens at least",
+        description="Train only when the corpus has so many more tokens (estimated: 4 bytes each) than when a model of"
+        " this name was last trained; 0: always.",
+    )
+    approval: bool = Field(
+        False, title="Ask before training", description="Pause with a form that shows what it will take."
+    )
+
+
+class Scoring(_Parameters):
+    """What the model is measured on."""
+
+    profile: Profile = Field(
+        "small", title="Profile", description="Held-out documents: smoke 50, small 200, full all of them."
+    )
+    prompts: list[str] = Field(
+        default_factory=lambda: ["The function returns", "This module provides", "In this case,"],
+        title="Prompts",
+        description="Continued by the model, as samples.",
+    )
+
+
+class Promotion(_Parameters):
+    """Whether the model becomes the champion, which is what a model's name alone stands for."""
+
+    champion: Literal["never", "if_better", "ask"] = Field(
+        "never",
+        title="Move champion",
+        description="if_better: when its bits per byte are lower than the champion's on the same held-out documents;"
+        " ask: then pause for an approval.",
+    )
+
+
+class RefreshParameters(_Parameters):
+    """Raw pages to a published corpus version."""
+
+    name: str = Field("docs", title="Corpus name", pattern=_NAME, description="The next version is published under it.")
+    input: Input = Field(default_factory=Input, title="Input")
+    curation: Curation = Field(default_factory=Curation, title="Curation")
+    execution: Execution = Field(default_factory=Execution, title="Execution")
+
+
+class PretrainParameters(_Parameters):
+    """A corpus version to a registered model version."""
+
+    corpus: str = Field("docs", title="Corpus", min_length=1, description="name (its latest version) or name@version.")
+    training: Training = Field(default_factory=Training, title="Training")
+    resume_from: str = Field(
+        "",
+        title="Resume from",
+        pattern=r"^$|^[0-9a-f]{32}$",
+        description="Id of the MLflow run to go on with, whatever has changed in the code since. Empty: the run of the"
+        " same corpus, settings and code, where there is one.",
     )
     workers: int = Field(1, ge=1, le=1024, title="Training workers", description="Processes, one GPU each if any.")
+    consent: Consent = Field(default_factory=Consent, title="Consent")
+    dry_run: bool = Field(
+        False, title="Dry run", description="Resolve, check and estimate everything; do and write nothing."
+    )
 
 
 class EvaluateParameters(_Parameters):
@@ -65,11 +162,10 @@ class EvaluateParameters(_Parameters):
         min_length=1,
         description="name (its champion), name@version, name@alias, models:/..., or a checkpoint folder.",
     )
-    max_documents: int = Field(200, ge=1, le=1_000_000, title="Held-out documents scored at most")
-    prompts: list[str] = Field(
-        default_factory=lambda: ["The function returns", "This module provides", "In this case,"],
-        title="Prompts",
-        description="Continued by the model, as samples.",
+    scoring: Scoring = Field(default_factory=Scoring, title="Scoring")
+    promotion: Promotion = Field(default_factory=Promotion, title="Promotion")
+    dry_run: bool = Field(
+        False, title="Dry run", description="Resolve, check and estimate everything; do and write nothing."
     )
 
 
@@ -77,12 +173,19 @@ class PipelineParameters(_Parameters):
     """Raw pages to a trained, evaluated model."""
 
     name: str = Field("docs", title="Corpus name", pattern=_NAME)
-    source: str = Field(EMBEDDED, title="Source", min_length=1, description="As for refresh_corpus.")
-    curation: Literal["fineweb", "documentation"] = Field("documentation", title="Curation recipe")
-    pretraining: Literal["smoke", "small", "base"] = Field("smoke", title="Pretraining recipe")
-    overrides: dict[str, str] = Field(
-        default_factory=dict,
-        title="Changed settings",
-        description="Single values: curation.KEY or pretraining.KEY.",
+    input: Input = Field(default_factory=Input, title="Input")
+    curation: Curation = Field(default_factory=lambda: Curation(recipe="documentation"), title="Curation")
+    training: Training = Field(default_factory=Training, title="Training")
+    consent: Consent = Field(default_factory=Consent, title="Consent")
+    scoring: Scoring = Field(default_factory=Scoring, title="Scoring")
+    promotion: Promotion = Field(default_factory=Promotion, title="Promotion")
+    execution: Execution = Field(default_factory=Execution, title="Execution")
+
+
+class ReconcileParameters(_Parameters):
+    """What killed runs left behind."""
+
+    min_age_minutes: int = Field(
+        10, ge=0, title="Least age", description="Nothing younger than so many minutes is touched."
     )
-    workers: int | None = Field(None, ge=1, le=10_000, title="Workers")
+    dry_run: bool = Field(False, title="Dry run", description="Say what would be done; do nothing.")

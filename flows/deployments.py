@@ -1,27 +1,70 @@
-"""What the operator finds in Prefect: one deployment for each flow, and the nightly refresh, paused.
+"""What the operator finds in Prefect: a deployment for each flow, schedules, and automations.
 
 `python -m flows.deployments` registers them with the server at PREFECT_API_URL and runs what is triggered there, until
-it gets SIGTERM: then flow runs in progress are cancelled, and recorded as that.
+it gets SIGTERM: then flow runs in progress are cancelled, and recorded as that. With `--pool NAME` it registers them on
+a process work pool, whose workers run what is triggered, and ends.
+
+What an operator has changed on a deployment stays as it is when it is registered again: its parameters, schedules,
+pause and concurrency limit. The code brings its own description, form and tags.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
-from prefect import get_client
+from prefect import Flow, get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, ParameterTypeError, SignatureMismatchError
 from prefect.runner import Runner
-from prefect.schedules import Cron
+from prefect.schedules import Cron, Schedule
+from prefect.states import Cancelled
+from prefect.workers.process import ProcessWorker
+from pydantic import BaseModel
 
+from flows.automations import register_automations
 from flows.evaluate import evaluate
-from flows.parameters import EvaluateParameters, PipelineParameters, PretrainParameters, RefreshParameters
+from flows.parameters import (
+    Consent,
+    Curation,
+    EvaluateParameters,
+    PipelineParameters,
+    PretrainParameters,
+    ReconcileParameters,
+    RefreshParameters,
+    Training,
+)
 from flows.pipeline import pipeline
 from flows.pretrain import pretrain
+from flows.pretrain_on_publish import MIN_NEW_TOKENS, pretrain_on_publish
+from flows.reconcile import reconcile
 from flows.refresh_corpus import refresh_corpus
+from infra.settings import current_store
 
-_NIGHTLY = "nightly-refresh"
+_MAX_RUNS = 6
+"""Flow runs at once: each is a process of some 400 MB, and most of them wait, for an approval or the training slot.
+`reconcile` must still find a place beside them."""
+
+logger = logging.getLogger("prefect.tokenmill")
 
 
 class _Runner(Runner):
@@ -36,64 +79,198 @@ class _Runner(Runner):
         asyncio.run_coroutine_threadsafe(self.astop(), self._loop)
 
 
-def _defaults(parameters: object) -> dict[str, object]:
-    assert hasattr(parameters, "model_dump")
-    return {"parameters": parameters.model_dump(mode="json")}
+@dataclass(frozen=True)
+class Offer:
+    """One deployment as the code has it, before an operator changes it."""
 
+    flow: Flow[..., Any]
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    tag: str
+    schedule: Schedule | None = None
 
-def _nightly_is_active() -> bool:
-    """Whether the operator has switched the schedule on; registering a deployment again would switch it off."""
-    with get_client(sync_client=True) as client:
+    @property
+    def full_name(self) -> str:
+        return f"{self.flow.name}/{self.name}"
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return _dumped(self.parameters)
+
+    def parameters_kept(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """An operator's parameters, with the defaults of fields that are new; all defaults where the flow has changed
+        so that it would refuse them."""
         try:
-            known = client.read_deployment_by_name(f"{refresh_corpus.name}/{_NIGHTLY}")
+            return self.defaults | _dumped(self.flow.validate_parameters(self.defaults | dict(known)))
+        except (ParameterTypeError, SignatureMismatchError) as error:
+            logger.warning("%s: its parameters no longer fit and are the defaults again: %s", self.full_name, error)
+            return self.defaults
+
+
+def _dumped(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in parameters.items()
+    }
+
+
+OFFERS: Sequence[Offer] = (
+    Offer(
+        refresh_corpus,
+        "refresh",
+        "Raw pages to a published corpus version. Run it with other parameters by a custom run.",
+        {"parameters": RefreshParameters(curation=Curation(recipe="documentation"))},
+        "corpus",
+    ),
+    Offer(
+        refresh_corpus,
+        "nightly-refresh",
+        "Reads what is new in its source at 02:00 UTC, and publishes a version where there is something. Its schedule"
+        " is off until you switch it on; set source and corpus name first (Edit).",
+        {"parameters": RefreshParameters(curation=Curation(recipe="documentation"))},
+        "corpus",
+        Cron("0 2 * * *", timezone="UTC", active=False),
+    ),
+    Offer(
+        pretrain,
+        "pretrain",
+        "A corpus version to a registered model version.",
+        {"parameters": PretrainParameters()},
+        "model",
+    ),
+    Offer(
+        pretrain,
+        "weekly-pretrain",
+        "Trains on the latest corpus version, Sundays at 04:00 UTC. Its schedule is off until you switch it on.",
+        {"parameters": PretrainParameters(consent=Consent(min_new_tokens=MIN_NEW_TOKENS))},
+        "model",
+        Cron("0 4 * * 0", timezone="UTC", active=False),
+    ),
+    Offer(
+        pretrain_on_publish,
+        "pretrain-on-publish",
+        "Started by the automation that listens to published corpus versions, which sets the corpus. All else is set"
+        " here (Edit), above all how many new tokens it takes.",
+        {"corpus": "docs", "training": Training(), "workers": 1, "consent": Consent(min_new_tokens=MIN_NEW_TOKENS)},
+        "model",
+    ),
+    Offer(evaluate, "evaluate", "A model version to its scores.", {"parameters": EvaluateParameters()}, "model"),
+    Offer(pipeline, "pipeline", "The whole job, as one run.", {"parameters": PipelineParameters()}, "model"),
+    Offer(
+        reconcile,
+        "reconcile",
+        "Every ten minutes: ends what killed runs have left open, and says what it did. Touches nothing alive.",
+        {"parameters": ReconcileParameters()},
+        "upkeep",
+        Cron("*/10 * * * *", timezone="UTC"),
+    ),
+)
+
+FLOW_NAMES = tuple(sorted({offer.flow.name for offer in OFFERS}))
+
+
+def deployment(offer: Offer, known: DeploymentResponse | None, *, pool: str = "") -> RunnerDeployment:
+    """`offer` to be registered: as it is, or with what an operator has changed on the one that is `known`.
+
+    By module path: the code is installed, and where it lies is none of the database's business.
+    """
+    tags = {"tokenmill", offer.tag}
+    options: dict[str, Any] = {"parameters": offer.defaults}
+    if known is None:
+        options["schedules"] = [offer.schedule] if offer.schedule else []
+    else:
+        tags |= set(known.tags)
+        options["parameters"] = offer.parameters_kept(known.parameters)
+        options["schedules"] = [
+            DeploymentScheduleCreate(**schedule.model_dump(include=set(DeploymentScheduleCreate.model_fields)))
+            for schedule in known.schedules
+        ]
+        options["paused"] = known.paused
+        if (limit := known.global_concurrency_limit) is not None:
+            strategy = known.concurrency_options.model_dump() if known.concurrency_options else {}
+            options["concurrency_limit"] = ConcurrencyLimitConfig(limit=limit.limit, **strategy)
+    made = offer.flow.to_deployment(
+        offer.name,
+        description=offer.description,
+        tags=sorted(tags),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        **options,
+    )
+    assert isinstance(made, RunnerDeployment)
+    made.work_pool_name = pool or None  # said, not left out: who serves now may have had workers before
+    if pool:
+        kept = (known.job_variables or {}) if known else {}
+        # a worker would run each flow in an empty folder of its own; there is one, which imports nothing by accident
+        made.job_variables = {**kept, "working_dir": str(current_store().root / "empty")}
+    return made
+
+
+def register(client: SyncPrefectClient, runner: Runner | None, *, pool: str = "") -> dict[str, UUID]:
+    """Register every deployment and automation; the deployments' ids by full name.
+
+    With a `runner`, which then serves them; else on the work pool.
+    """
+    ids: dict[str, UUID] = {}
+    for offer in OFFERS:
+        try:
+            known = client.read_deployment_by_name(offer.full_name)
         except ObjectNotFound:
-            return False
-        return any(schedule.active for schedule in known.schedules)
+            known = None
+        made = deployment(offer, known, pool=pool)
+        ids[offer.full_name] = UUID(str(runner.add_deployment(made) if runner else made.apply()))
+    trained = ids[f"{pretrain_on_publish.name}/pretrain-on-publish"]
+    for name in register_automations(client, FLOW_NAMES, trained):
+        logger.info("automation: %s", name)
+    skip_missed_runs(client, ids.values())
+    return ids
 
 
-def _deployments(nightly_is_active: bool) -> list[RunnerDeployment]:
-    """By module path: the code is installed, and where it lies is none of the database's business."""
-    module_path = EntrypointType.MODULE_PATH
-    return [
-        refresh_corpus.to_deployment(
-            "refresh",
-            parameters=_defaults(RefreshParameters(recipe="documentation")),
-            description="Raw pages to a published corpus version.",
-            entrypoint_type=module_path,
-        ),
-        refresh_corpus.to_deployment(
-            _NIGHTLY,
-            parameters=_defaults(RefreshParameters(recipe="documentation")),
-            description="The refresh at 02:00 UTC, paused until you switch its schedule on.",
-            schedule=Cron("0 2 * * *", timezone="UTC", active=nightly_is_active),
-            entrypoint_type=module_path,
-        ),
-        pretrain.to_deployment(
-            "pretrain",
-            parameters=_defaults(PretrainParameters()),
-            description="A corpus version to a registered model version.",
-            entrypoint_type=module_path,
-        ),
-        evaluate.to_deployment(
-            "evaluate",
-            parameters=_defaults(EvaluateParameters()),
-            description="A model version to its scores.",
-            entrypoint_type=module_path,
-        ),
-        pipeline.to_deployment(
-            "pipeline",
-            parameters=_defaults(PipelineParameters()),
-            description="The whole job, as one run.",
-            entrypoint_type=module_path,
-        ),
-    ]
+def skip_missed_runs(client: SyncPrefectClient, deployment_ids: Iterable[UUID]) -> list[FlowRun]:
+    """Of the runs that a schedule has missed while nothing was serving, keep the last one; the others.
+
+    All of them would start at once, and each would find that the one beside it holds its lock.
+    """
+    missed: list[FlowRun] = []
+    for deployment_id in deployment_ids:
+        late = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+                expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+            ),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        )
+        missed += [run for run in late if run.auto_scheduled][1:]
+    for run in missed:
+        client.set_flow_run_state(run.id, Cancelled(message="missed while nothing was serving; a later one is run"))
+    return missed
 
 
-def main() -> None:
-    """Serve every deployment until the process is told to end."""
-    runner = _Runner(pause_on_shutdown=False)  # a stop must not switch the operator's schedule off
-    for deployment in _deployments(_nightly_is_active()):
-        runner.add_deployment(deployment)
+def make_pool(client: SyncPrefectClient, name: str) -> None:
+    """The process work pool of this name, where there is none: workers and this program may start in any order."""
+    template = ProcessWorker.get_default_base_job_template()
+    try:
+        client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template))
+    except ObjectAlreadyExists:
+        return
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve every deployment until the process is told to end; with --pool, register them for workers and end."""
+    parser = argparse.ArgumentParser(prog="python -m flows.deployments", description=main.__doc__)
+    parser.add_argument("--pool", default="", help="process work pool whose workers run the flows")
+    pool = parser.parse_args(arguments).pool
+    with get_client(sync_client=True) as client:
+        if pool:
+            make_pool(client, pool)
+            register(client, None, pool=pool)
+            print(f"registered {len(OFFERS)} deployments on the work pool {pool}", flush=True)
+            return
+        runner = _Runner(
+            limit=_MAX_RUNS, pause_on_shutdown=False
+        )  # a stop must not switch the operator's schedules off
+        register(client, runner)
     asyncio.run(runner.start())
 
 

@@ -6,7 +6,8 @@ second field, or a look at the store, is refused by the flow's own check before 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,8 +19,22 @@ _OPTIONAL_NAME = r"^$|" + _NAME
 Profile = Literal["smoke", "small", "full"]
 
 
+Setting = Annotated[str, Field(pattern=r"^[^=\s]+=")]
+Text = Annotated[str, Field(min_length=1)]
+
+
 class _Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_overrides(settings: Sequence[str]) -> Mapping[str, str]:
+    overrides: dict[str, str] = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key in overrides:
+            raise ValueError(f"the setting {key} is given twice; keep one of them")
+        overrides[key] = value
+    return overrides
 
 
 class Input(_Parameters):
@@ -33,12 +48,18 @@ class Input(_Parameters):
         " a .txt list of such, one a line. A folder or glob is watched: each run reads the files that are new in it."
         f" {EMBEDDED}, or {EMBEDDED}:500 or :all, is the documentation of the installed packages.",
     )
-    more_sources: list[str] = Field(default_factory=list, title="More sources", description="Read as well, likewise.")
+    more_sources: list[Text] = Field(default_factory=list, title="More sources", description="Read as well.")
     profile: Profile = Field(
         "full",
         title="Profile",
         description="How many of the new files one run reads: smoke the first, small the first 16, full all of them."
         " The others stay new for the next run.",
+    )
+    replace: bool = Field(
+        False,
+        title="Start over",
+        description="Make the next version of what is there now alone. Off: of everything that earlier versions read,"
+        " and the new files.",
     )
 
 
@@ -46,18 +67,23 @@ class Curation(_Parameters):
     """Which pages are kept."""
 
     recipe: Literal["fineweb", "documentation"] = Field("fineweb", title="Recipe", description="Rules and thresholds.")
-    overrides: dict[str, str] = Field(
-        default_factory=dict,
+    settings: list[Setting] = Field(
+        default_factory=list,
         title="Changed settings",
-        description='Single values of the recipe, such as {"gopher_quality.min_words": "30"}.',
+        description="Single values of the recipe, such as gopher_quality.min_words=30.",
     )
+
+    @property
+    def overrides(self) -> Mapping[str, str]:
+        """The changed settings by key. ValueError where one is given twice."""
+        return _as_overrides(self.settings)
 
 
 class Execution(_Parameters):
     """How it is run."""
 
-    workers: int | None = Field(
-        None, ge=1, le=10_000, title="Workers", description="Shards at a time; empty: as many as Ray has CPUs."
+    workers: int = Field(
+        0, ge=0, le=10_000, title="Workers", description="Shards at a time; 0: as many as Ray has CPUs."
     )
     dry_run: bool = Field(
         False, title="Dry run", description="Resolve, check and estimate everything; do and write nothing."
@@ -73,10 +99,10 @@ class Training(_Parameters):
         description="smoke: .8M parameters, about a minute on two CPU cores; small: 10M, the least that writes words;"
         " full: 124M, for a GPU.",
     )
-    overrides: dict[str, str] = Field(
-        default_factory=dict,
+    settings: list[Setting] = Field(
+        default_factory=list,
         title="Changed settings",
-        description='Single values of the recipe, such as {"total_tokens": "500000"}.',
+        description="Single values of the profile, such as total_tokens=500000.",
     )
     model: str = Field(
         "",
@@ -84,6 +110,11 @@ class Training(_Parameters):
         pattern=_OPTIONAL_NAME,
         description="Name in the registry; empty: corpus name and profile, such as docs-smoke.",
     )
+
+    @property
+    def overrides(self) -> Mapping[str, str]:
+        """The changed settings by key. ValueError where one is given twice."""
+        return _as_overrides(self.settings)
 
 
 class Consent(_Parameters):
@@ -107,7 +138,7 @@ class Scoring(_Parameters):
     profile: Profile = Field(
         "small", title="Profile", description="Held-out documents: smoke 50, small 200, full all of them."
     )
-    prompts: list[str] = Field(
+    prompts: list[Text] = Field(
         default_factory=lambda: ["The function returns", "This module provides", "In this case,"],
         title="Prompts",
         description="Continued by the model, as samples.",

@@ -2,58 +2,94 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
+from prefect.states import Completed
 
+from flows.approvals import check_approvable
+from flows.command_line import pipeline_command
 from flows.evaluate import evaluate
 from flows.parameters import EvaluateParameters, PipelineParameters, PretrainParameters, RefreshParameters
 from flows.pretrain import pretrain
-from flows.refresh_corpus import check_refresh, refresh_corpus
-from flows.stages import link_tracking, prefect_tags
+from flows.refresh_corpus import check_refresh, dry_run_refresh, refresh_corpus
+from flows.stages import flow_scope, link_tracking, one_line_failures, prefect_tags, show_table
 from infra.mlflow_tracker import tracked_run
 from infra.ray_map import ray_cluster
 from infra.settings import current_store
-from tasks.recipes.pretraining import resolve_pretrain_recipe
+from tasks.estimate import estimate_pretrain
+from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 
 
-def stage_parameters(parameters: PipelineParameters) -> tuple[RefreshParameters, dict[str, str]]:
-    """The refresh's parameters and the pretraining's overrides; ValueError for what can be refused before any work."""
-    overrides: dict[str, dict[str, str]] = {"curation": {}, "pretraining": {}}
-    for key, value in parameters.overrides.items():
-        part, _, rest = key.partition(".")
-        if part not in overrides or not rest:
-            raise ValueError(f"unknown setting {key!r}: begin with curation. or pretraining.")
-        overrides[part][rest] = value
-    refresh = RefreshParameters(
-        name=parameters.name,
-        source=parameters.source,
-        recipe=parameters.curation,
-        overrides=overrides["curation"],
-        workers=parameters.workers,
+def _refresh_parameters(parameters: PipelineParameters) -> RefreshParameters:
+    return RefreshParameters(
+        name=parameters.name, input=parameters.input, curation=parameters.curation, execution=parameters.execution
     )
-    check_refresh(refresh)
-    resolve_pretrain_recipe(parameters.pretraining, overrides["pretraining"])
-    return refresh, overrides["pretraining"]
+
+
+def check_pipeline(parameters: PipelineParameters) -> PretrainRecipe:
+    """What can be refused before any work, as ValueError in one line; the resolved pretraining recipe."""
+    check_refresh(_refresh_parameters(parameters))
+    if parameters.consent.approval or parameters.promotion.champion == "ask":
+        check_approvable()
+    return resolve_pretrain_recipe(parameters.training.profile, parameters.training.overrides)
+
+
+def dry_run_pipeline(parameters: PipelineParameters) -> dict[str, Any]:
+    """The estimates of its parts; the training's is of the corpus as the refresh is estimated to leave it."""
+    recipe = check_pipeline(parameters)
+    refresh = _refresh_parameters(parameters)
+    estimate = dry_run_refresh(refresh, check_refresh(refresh))
+    return {"refresh": estimate, "pretrain": estimate_pretrain(recipe, estimate)}
 
 
 @flow(name="pipeline", flow_run_name="pipeline {parameters.name}", persist_result=False)
-def pipeline(parameters: PipelineParameters) -> dict[str, Any]:
-    """Refresh, pretrain, evaluate, as one run with three children. Returns the three results by name."""
-    refresh_parameters, overrides = stage_parameters(parameters)
+@one_line_failures
+def pipeline(parameters: PipelineParameters) -> Any:
+    """Refresh, pretrain, evaluate, as one run with three children.
+
+    Returns the three results by name, and mlflow_run_id; "evaluate" is None where nothing was trained. A dry run
+    returns its estimates.
+    """
+    recipe = check_pipeline(parameters)
     store = current_store()
+    if parameters.execution.dry_run:
+        estimates = dry_run_pipeline(parameters)
+        rows = [
+            {"part": part, "what": key, "value": str(value)}
+            for part, estimate in estimates.items()
+            for key, value in estimate.items()
+        ]
+        show_table("estimate", rows, f"Estimate of a pipeline of {parameters.name}")
+        return Completed(message="dry run: nothing was done", data=estimates)
     tags = {"tokenmill.flow": "pipeline", **prefect_tags(store)}
+    one_cluster = nullcontext() if parameters.consent.approval else ray_cluster(parameters.execution.workers or None)
     with (
+        flow_scope(store, retry=pipeline_command(store, parameters)),
         tracked_run(store, f"pipeline {parameters.name}", tags=tags) as tracker,
-        ray_cluster(parameters.workers),  # one cluster for the whole job
+        one_cluster,  # for the whole job, unless it would stand idle while a person is asked
     ):
         link_tracking(store, tracker.experiment_id, tracker.run_id)
-        tracker.parameters(parameters.model_dump(mode="json"))
-        refreshed = refresh_corpus(refresh_parameters)
+        configuration = parameters.model_dump(mode="json")
+        tracker.parameters(configuration)
+        tracker.json(configuration, "config.json")
+        refreshed = refresh_corpus(_refresh_parameters(parameters))
+        tracker.rename(f"{refreshed['corpus']} {recipe.model} {datetime.now(UTC):%Y-%m-%d}")
         trained = pretrain(
-            PretrainParameters(corpus=refreshed["corpus"], recipe=parameters.pretraining, overrides=overrides),
+            PretrainParameters(corpus=refreshed["corpus"], training=parameters.training, consent=parameters.consent)
         )
-        evaluated = evaluate(EvaluateParameters(model=trained["model"]))
-        tracker.metrics({**evaluated["scores"], "documents_kept": refreshed["documents_kept"]})
+        result = {"refresh": refreshed, "pretrain": trained, "evaluate": None, "mlflow_run_id": tracker.run_id}
+        tracker.metrics({"documents_kept": refreshed["documents_kept"]})
+        if not trained.get("trained", True):
+            tracker.describe(f"Corpus **{refreshed['corpus']}**; nothing was trained.")
+            return Completed(message=f"{refreshed['corpus']}; nothing was trained", data=result)
+        evaluated = evaluate(
+            EvaluateParameters(model=trained["model"], scoring=parameters.scoring, promotion=parameters.promotion)
+        )
+        tracker.metrics(evaluated["scores"])
         tracker.describe(f"Corpus **{refreshed['corpus']}**, model **{trained['model']}**.")
-        return {"refresh": refreshed, "pretrain": trained, "evaluate": evaluated}
+        return Completed(
+            message=f"{refreshed['corpus']}, model {trained['model']}", data={**result, "evaluate": evaluated}
+        )

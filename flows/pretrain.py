@@ -2,111 +2,139 @@
 
 from __future__ import annotations
 
-import json
+import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import State, flow
+from prefect.artifacts import create_image_artifact
+from prefect.states import Cancelled, Completed
 
+from flows.approvals import NotApproved, ask
 from flows.console import console
 from flows.parameters import PretrainParameters
-from flows.stages import link_tracking, prefect_tags, run_as_task, show_markdown
+from flows.pretrain_plan import (
+    RUN_FILE,
+    TOKENS_TAG,
+    PretrainPlan,
+    check_pretrain,
+    dry_run_pretrain,
+    new_tokens,
+    too_few_new_tokens,
+)
+from flows.progress import progress
+from flows.stages import (
+    flow_scope,
+    link_tracking,
+    one_line_failures,
+    prefect_tags,
+    run_as_task,
+    show_markdown,
+    show_table,
+)
+from flows.training_slot import training_slot
+from infra.earlier_run import RUN_DIR_TAG
 from infra.mlflow_tracker import MlflowTracker, tracked_run
-from infra.ray_map import check_cluster, ray_cluster
+from infra.ray_map import ray_cluster
 from infra.ray_train import RESULT_FILE, MetricRow, run_training
 from infra.registry import register_model
-from infra.settings import current_store
 from tasks.atomic import write_json
+from tasks.estimate import estimate_pretrain
 from tasks.loss_curve import loss_curve_picture
-from tasks.manifest import code_version, fingerprint, library_versions, read_manifest
-from tasks.pack import SPLITS, TokenShards
-from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
-from tasks.store import Store, checked_name
+from tasks.markdown import markdown_cell
+from tasks.metrics_file import METRICS_FILE
+from tasks.pack import MANIFEST, SPLITS, TokenShards
+from tasks.samples import SAMPLES_FILE, read_samples
 from tasks.tokenization import TOKENIZER_FILE, tokenize
+from tasks.tokenizer import tokenizer_hash
 from tasks.train_loop import TrainJob
 
-_RUN_FILE = "mlflow-run.json"
 _METRICS = ("loss", "learning_rate", "grad_norm", "tokens_per_s", "held_out_loss", "held_out_bits_per_byte", "tokens")
+_SHOWN_CURVE_DPI = 60  # 540 x 360 pixels, about 30 kB, which travel in the artifact itself
 
 
-def check_pretrain(parameters: PretrainParameters) -> Path:
-    """What can be refused before any work, as ValueError in one line; the corpus version's folder."""
-    resolve_pretrain_recipe(parameters.recipe, parameters.overrides)
-    check_cluster()
-    corpus = current_store().corpus(parameters.corpus)
-    manifest = read_manifest(corpus)
-    assert manifest is not None
-    if manifest["documents_kept"] < 2:
-        raise ValueError(
-            f"corpus {manifest['name']}@{manifest['version']} holds {manifest['documents_kept']} documents; it takes"
-            " one to train on and one to hold out: name another version, or refresh with other rules"
-        )
-    return corpus
-
-
-@flow(name="pretrain", flow_run_name="pretrain {parameters.corpus} {parameters.recipe}", persist_result=False)
-def pretrain(parameters: PretrainParameters) -> dict[str, Any]:
+@flow(name="pretrain", flow_run_name="pretrain {parameters.corpus} {parameters.training.profile}", persist_result=False)
+@one_line_failures
+def pretrain(parameters: PretrainParameters) -> dict[str, Any] | State[dict[str, Any]]:
     """Train tokenizer and network on a corpus version, evaluate, and register the model as `candidate`.
 
     The same corpus, recipe and code find the same run folder: a killed run goes on from its last checkpoint, a complete
-    one is returned. Returns model, run_id, checkpoint, steps, tokens, loss, bits_per_byte, and where the curve lies.
+    one is returned. Returns trained, changed, model, mlflow_run_id, checkpoint, steps, tokens, loss, bits_per_byte, and
+    where the curve lies; trained is False, and model the latest version, where the corpus has too few new tokens.
     """
-    corpus = check_pretrain(parameters)
-    store = current_store()
-    recipe = resolve_pretrain_recipe(parameters.recipe, parameters.overrides)
-    manifest = read_manifest(corpus)
-    assert manifest is not None
-    reference = f"{manifest['name']}@{manifest['version']}"
-    model_name = checked_name(parameters.model or f"{manifest['name']}-{recipe.name}"[:64], "model name")
-    identity = {
-        "corpus": manifest["digest"],
-        "recipe": recipe,
-        "workers": parameters.workers,
-        "code": code_version("tasks", "model"),
-        "libraries": library_versions(("torch", "tokenizers", "numpy")),
-        # a run is one model of one corpus version under one name
-        "corpus_name": reference,
-        "model": model_name,
-    }
-    run_dir = store.runs / fingerprint(identity)[:20]
-    lock = f"run-{run_dir.name}"
-    with store.lock(lock):
-        run_dir.mkdir(parents=True, exist_ok=True)
-        earlier = _earlier_run(run_dir)
-        tags = {"tokenmill.flow": "pretrain", "tokenmill.run_dir": str(run_dir), **prefect_tags(store)}
-        with tracked_run(
-            store, f"pretrain {reference} {recipe.name}", tags=tags, resume=earlier.get("run_id", ""), lock=lock
-        ) as tracker:
-            link_tracking(store, tracker.experiment_id, tracker.run_id)
-            if earlier.get("model"):
-                console.say(f"{reference} was already trained with this recipe: {earlier['model']}; nothing to do")
-                return {**earlier, "changed": False}
-            write_json(run_dir / _RUN_FILE, {"run_id": tracker.run_id})
-            tracker.parameters({"recipe": recipe.model_dump(mode="json"), "workers": parameters.workers})
-            tracker.dataset(reference, manifest["digest"], corpus, context="training")
-            with ray_cluster() as shard_map:
-                tokens = run_as_task("tokenize", tokenize, store, corpus, recipe, shard_map, console.progress)
-                job = TrainJob(
-                    tokens_dir=tokens,
-                    tokenizer_file=tokens / TOKENIZER_FILE,
-                    run_dir=run_dir,
-                    recipe=recipe,
-                    resume=True,
-                )
-                result = run_as_task("train", _train, job, parameters.workers, tracker)
-            outcome = run_as_task(
-                "register", _register, store, tracker, model_name, reference, manifest["digest"], recipe, job, result
+    plan = check_pretrain(parameters)
+    if parameters.dry_run:
+        estimate = dry_run_pretrain(parameters)
+        show_table("dry-run", [{"what": key, "value": str(value)} for key, value in estimate.items()], plan.name)
+        return estimate
+    with flow_scope(plan.store, retry=_retry_command(parameters, plan)):
+        if why_not := too_few_new_tokens(plan, parameters.consent.min_new_tokens):
+            console.say(why_not)
+            latest = new_tokens(plan)[1]
+            nothing = {"trained": False, "changed": False, "model": latest, "mlflow_run_id": "", "why_not": why_not}
+            return Completed(name="NotEnoughNewTokens", message=why_not, data=nothing)
+        if parameters.consent.approval and "outcome" not in plan.earlier:
+            try:
+                ask(f"Train {plan.model} on {plan.reference}?", _what_it_takes(plan))
+            except NotApproved as refusal:
+                return Cancelled(name="NotApproved", message=str(refusal))
+        with plan.store.lock(plan.lock):
+            return _tracked(plan)
+
+
+def _retry_command(parameters: PretrainParameters, plan: PretrainPlan) -> str:
+    overrides = "".join(f" --set {key}={value}" for key, value in parameters.training.overrides.items())
+    return f"tokenmill pretrain --corpus {plan.reference} --recipe {parameters.training.profile}{overrides}"
+
+
+def _what_it_takes(plan: PretrainPlan) -> str:
+    estimate = estimate_pretrain(plan.recipe, plan.manifest, plan.workers)
+    rows = [f"| {markdown_cell(key)} | {markdown_cell(_shown(value))} |" for key, value in estimate.items()]
+    return "\n".join(["| estimated | |", "| --- | ---: |", *rows])
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _tracked(plan: PretrainPlan) -> dict[str, Any]:
+    """The run in MLflow, from its link to its end."""
+    plan.run_dir.mkdir(parents=True, exist_ok=True)
+    tags = {"tokenmill.flow": "pretrain", RUN_DIR_TAG: str(plan.run_dir), **prefect_tags(plan.store)}
+    earlier_id = plan.earlier.get("mlflow_run_id", "")
+    with tracked_run(plan.store, plan.name, tags=tags, resume=earlier_id, lock=plan.lock) as tracker:
+        link_tracking(plan.store, tracker.experiment_id, tracker.run_id)
+        if outcome := plan.earlier.get("outcome"):
+            console.say(f"{plan.reference} was already trained with this recipe: {outcome['model']}; nothing to do")
+            return {**outcome, "mlflow_run_id": tracker.run_id, "trained": True, "changed": False}
+        known = {**plan.earlier, **plan.identity, "mlflow_run_id": tracker.run_id}
+        write_json(plan.run_dir / RUN_FILE, known)
+        tracker.parameters({"recipe": plan.identity["recipe"], "workers": plan.workers})
+        tracker.dataset(plan.reference, plan.manifest["digest"], plan.corpus, context="training")
+        with training_slot(), ray_cluster() as shard_map:
+            tokens = _earlier_tokens(plan) or run_as_task(
+                "tokenize", tokenize, plan.store, plan.corpus, plan.recipe, shard_map, progress
             )
-            write_json(run_dir / _RUN_FILE, outcome)
-            return {**outcome, "changed": True}
+            known["tokens"] = str(tokens)
+            write_json(plan.run_dir / RUN_FILE, known)
+            job = TrainJob(
+                tokens_dir=tokens,
+                tokenizer_file=tokens / TOKENIZER_FILE,
+                run_dir=plan.run_dir,
+                recipe=plan.recipe,
+                resume=True,
+            )
+            result = run_as_task("train", _train, job, plan.workers, tracker)
+        outcome = run_as_task("register", _register, plan, tracker, job, result)
+        write_json(plan.run_dir / RUN_FILE, known | {"outcome": outcome})
+        return {**outcome, "mlflow_run_id": tracker.run_id, "trained": True, "changed": True}
 
 
-def _earlier_run(run_dir: Path) -> dict[str, Any]:
-    try:
-        earlier: dict[str, Any] = json.loads((run_dir / _RUN_FILE).read_bytes())
-    except FileNotFoundError:  # a first run
-        return {}
-    return earlier
+def _earlier_tokens(plan: PretrainPlan) -> Path | None:
+    """What the run was begun with: other code may make the same shards under another name."""
+    recorded = plan.earlier.get("tokens")
+    return Path(recorded) if recorded and (Path(recorded) / MANIFEST).is_file() else None
 
 
 def _train(job: TrainJob, num_workers: int, tracker: MlflowTracker) -> dict[str, Any]:
@@ -117,27 +145,26 @@ def _train(job: TrainJob, num_workers: int, tracker: MlflowTracker) -> dict[str,
         tracker.metric_rows(
             [(row["step"], {key: row[key] for key in _METRICS if row.get(key) is not None}) for row in new]
         )
+        if any("held_out_loss" in row for row in new):
+            _log_samples(job, tracker)
         last = rows[-1]
         if last["loss"] is not None:
             note = f"loss {last['loss']:.3f}, {last['tokens_per_s']:,.0f} tokens/s"
-            console.progress("train", last["step"], num_steps, note)
+            progress("train", last["step"], num_steps, note=note)
 
     return run_training(job, num_workers=num_workers, on_rows=on_rows)
 
 
-def _register(
-    store: Store,
-    tracker: MlflowTracker,
-    model_name: str,
-    corpus: str,
-    digest: str,
-    recipe: PretrainRecipe,
-    job: TrainJob,
-    result: dict[str, Any],
-) -> dict[str, Any]:
-    curve = job.run_dir / "loss_curve.png"
-    loss_curve_picture(job.run_dir / "metrics.jsonl", curve, title=f"{model_name} on {corpus}")
-    for file in (curve, job.run_dir / "metrics.jsonl", job.run_dir / RESULT_FILE):
+def _log_samples(job: TrainJob, tracker: MlflowTracker) -> None:
+    """What the network has written so far, as a table (MLflow's format) that its page shows as text."""
+    columns = ["step", "prompt", "text"]
+    rows = read_samples(job.run_dir / SAMPLES_FILE)
+    tracker.json({"columns": columns, "data": [[row[name] for name in columns] for row in rows]}, "samples.json")
+
+
+def _register(plan: PretrainPlan, tracker: MlflowTracker, job: TrainJob, result: dict[str, Any]) -> dict[str, Any]:
+    curve = _show_curve(plan, job)
+    for file in (curve, job.run_dir / METRICS_FILE, job.run_dir / RESULT_FILE):
         tracker.artifact(file)
     tracker.artifact(job.tokenizer_file, "tokenizer")
     tracker.metrics(
@@ -148,32 +175,28 @@ def _register(
         },
         step=result["step"],
     )
+    digest = plan.manifest["digest"]
     summary = (
-        f"{result['num_parameters']:,} parameters trained on {result['tokens']:,} tokens of corpus **{corpus}** "
-        f"(digest `{digest[:16]}`), recipe `{recipe.name}`: "
-        f"{result['bits_per_byte']:.4f} bits per byte on held-out text."
+        f"{result['num_parameters']:,} parameters trained on {result['tokens']:,} tokens of corpus"
+        f" **{plan.reference}** (digest `{digest[:16]}`), recipe `{plan.recipe.name}`:"
+        f" {result['bits_per_byte']:.4f} bits per byte on held-out text."
     )
     model = register_model(
-        store,
+        plan.store,
         tracker,
-        name=model_name,
+        name=plan.model,
         checkpoint=Path(result["checkpoint"]),
         tokenizer_file=job.tokenizer_file,
-        tags={
-            "corpus": corpus,
-            "corpus_digest": digest,
-            "tokens": str(job.tokens_dir),
-            "checkpoint": result["checkpoint"],
-            **prefect_tags(store),
-        },
+        tags=_version_tags(plan, job, result),
         description=summary,
+        step=result["step"],
     )
     tracker.tags({"tokenmill.model": model})
     tracker.describe(f"{summary}\n\nModel version **{model}**.")
-    show_markdown("model", f"**{model}**\n\n{summary}", f"Model {model}")
+    show_markdown("model", f"**{model}**\n\n{summary}\n\n{_sample_table(job)}", f"Model {model}")
     return {
         "model": model,
-        "run_id": tracker.run_id,
+        "corpus": plan.reference,
         "checkpoint": result["checkpoint"],
         "steps": result["step"],
         "tokens": result["tokens"],
@@ -183,3 +206,39 @@ def _register(
         "tokens_in_corpus": sum(TokenShards(job.tokens_dir, split).num_tokens for split in SPLITS),
         "loss_curve": str(curve),
     }
+
+
+def _version_tags(plan: PretrainPlan, job: TrainJob, result: Mapping[str, Any]) -> dict[str, str]:
+    """What leads from the model version back to everything that it was made of."""
+    return {
+        "corpus": plan.reference,
+        "corpus_digest": plan.manifest["digest"],
+        TOKENS_TAG: str(plan.manifest.get("estimated_tokens", 0)),
+        "tokenizer_sha256": tokenizer_hash(job.tokenizer_file),
+        "tokens": str(job.tokens_dir),
+        "checkpoint": result["checkpoint"],
+        "run_dir": str(plan.run_dir),
+        **prefect_tags(plan.store),
+    }
+
+
+def _show_curve(plan: PretrainPlan, job: TrainJob) -> Path:
+    """The loss curve as a file, and as a picture on the flow run's page, which has no other place to take it from."""
+    title = f"{plan.model} on {plan.reference}"
+    metrics, curve, shown = (job.run_dir / name for name in (METRICS_FILE, "loss_curve.png", "loss_curve_small.png"))
+    loss_curve_picture(metrics, curve, title=title)
+    loss_curve_picture(metrics, shown, title=title, dpi=_SHOWN_CURVE_DPI)
+    picture = base64.b64encode(shown.read_bytes()).decode()
+    create_image_artifact(
+        image_url=f"data:image/png;base64,{picture}", key="loss-curve", description=f"Loss curve of {title}"
+    )
+    shown.unlink()
+    return curve
+
+
+def _sample_table(job: TrainJob) -> str:
+    """The last samples of the run, escaped."""
+    samples = read_samples(job.run_dir / SAMPLES_FILE)
+    last = [row for row in samples if row["step"] == samples[-1]["step"]]
+    rows = [f"| {markdown_cell(row['prompt'])} | {markdown_cell(row['text'])} |" for row in last]
+    return "\n".join(["| prompt | continuation |", "| --- | --- |", *rows])

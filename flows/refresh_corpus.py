@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.states import Completed
 
+from flows.command_line import refresh_command
 from flows.console import console
+from flows.events import corpus_published
 from flows.parameters import RefreshParameters
-from flows.stages import link_tracking, prefect_tags, run_as_task, show_funnel
+from flows.progress import progress
+from flows.stages import (
+    flow_scope,
+    link_tracking,
+    one_line_failures,
+    prefect_tags,
+    run_as_task,
+    show_funnel,
+    show_markdown,
+    show_table,
+)
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.ray_map import check_cluster, ray_cluster
 from infra.settings import current_store
+from tasks.corpus_card import corpus_card, kept_samples, ledger_summary, removed_samples, samples_markdown
 from tasks.curation import (
-    Refresh,
     apply_rules,
     deduplicate,
     extract,
@@ -22,83 +37,171 @@ from tasks.curation import (
     publish,
     read,
 )
-from tasks.recipes.curation import check_rules, resolve_curation_recipe
-from tasks.sources import check_source, collect_source, ignored_files, source_name
+from tasks.estimate import estimate_refresh
+from tasks.recipes.curation import CurationRecipe, check_rules, resolve_curation_recipe
+from tasks.refresh import Refresh
+from tasks.sources import check_sources
 from tasks.store import Store, checked_name
 
 
-def check_refresh(parameters: RefreshParameters) -> None:
-    """What can be refused before any work: ValueError in one line."""
+def sources(parameters: RefreshParameters) -> tuple[str, ...]:
+    """Everything that is read, as it was named."""
+    return (parameters.input.source, *parameters.input.more_sources)
+
+
+def check_refresh(parameters: RefreshParameters) -> CurationRecipe:
+    """What can be refused before any work, as ValueError in one line; the resolved recipe."""
     checked_name(parameters.name)
-    check_rules(resolve_curation_recipe(parameters.recipe, parameters.overrides))
-    check_source(parameters.source)
+    recipe = resolve_curation_recipe(parameters.curation.recipe, parameters.curation.overrides)
+    check_rules(recipe)
+    check_sources(sources(parameters))
     check_cluster()
+    return recipe
+
+
+def dry_run_refresh(parameters: RefreshParameters, recipe: CurationRecipe) -> dict[str, Any]:
+    """What a refresh would read and reuse, and how long it would take; nothing is written."""
+    chosen = parameters.input
+    return estimate_refresh(
+        current_store(),
+        parameters.name,
+        sources(parameters),
+        recipe,
+        profile=chosen.profile,
+        replace=chosen.replace,
+    )
 
 
 @flow(name="refresh_corpus", flow_run_name="refresh {parameters.name}", persist_result=False)
-def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any]:
-    """Read, extract, screen, deduplicate and publish.
+@one_line_failures
+def refresh_corpus(parameters: RefreshParameters) -> Any:
+    """Read what is new, extract, screen, deduplicate and publish.
 
-    Returns corpus, path, digest, records_in, documents_kept, removed (by stage and reason), changed.
+    Returns corpus, path, digest, records_in, documents_kept, removed (by stage and reason), changed, new_files,
+    known_files, waiting_files, estimated_tokens, new_estimated_tokens, mlflow_run_id; a dry run its estimate.
     """
-    check_refresh(parameters)
+    recipe = check_refresh(parameters)
     store = current_store()
-    progress = console.progress
-    lock = f"corpus-{parameters.name}"
-    with store.lock(lock):
-        tags = {"tokenmill.flow": "refresh_corpus", **prefect_tags(store)}
-        with tracked_run(store, f"refresh {parameters.name}", tags=tags, lock=lock) as tracker:
-            link_tracking(store, tracker.experiment_id, tracker.run_id)
-            recipe = resolve_curation_recipe(parameters.recipe, parameters.overrides)
-            files = run_as_task("collect", collect_source, store, parameters.source, progress)
-            ignored = ignored_files(parameters.source)
-            if ignored:
-                kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
-                console.say(f"left out, of no format that is read: {kinds}")
-            refresh = Refresh(store, parameters.name, source_name(parameters.source), files, recipe)
-            tracker.parameters({"source": parameters.source, "recipe": recipe.model_dump(mode="json")})
-
-            if (published := refresh.published()) is not None:
-                return _finish(tracker, store, *published, changed=False)
-            with ray_cluster(parameters.workers) as shard_map:
-                counted = run_as_task("inventory", inventory, refresh, shard_map, progress)
-                records = run_as_task("read", read, refresh, counted, shard_map, progress)
-                extracted = run_as_task("extract", extract, refresh, records, shard_map, progress)
-                identified = run_as_task("language", identify_language, refresh, extracted, shard_map, progress)
-                good = run_as_task("quality", apply_rules, refresh, "quality", identified, shard_map, progress)
-                clean = run_as_task("toxicity", apply_rules, refresh, "toxicity", good, shard_map, progress)
-                clusters = run_as_task("deduplicate", deduplicate, refresh, clean, shard_map, progress)
-                path, manifest = run_as_task(
-                    "publish",
-                    publish,
-                    refresh,
-                    counted,
-                    {"extract": extracted, "language": identified, "quality": good, "toxicity": clean},
-                    clusters,
-                    shard_map,
-                    progress,
-                    {"ignored_files": ignored, "mlflow_run_id": tracker.run_id, **prefect_tags(store)},
-                )
-            if not manifest["documents_kept"]:
-                console.say(f"warning: nothing was kept of {manifest['records_in']} records; the ledger says why")
-            return _finish(tracker, store, path, manifest, changed=True)
+    if parameters.execution.dry_run:
+        estimate = dry_run_refresh(parameters, recipe)
+        rows = [{"what": key, "value": str(value)} for key, value in estimate.items()]
+        show_table("estimate", rows, f"Estimate of a refresh of {parameters.name}")
+        return Completed(message="dry run: nothing was done", data=estimate)
+    with (
+        store.lock(f"corpus-{parameters.name}"),
+        flow_scope(store, retry=refresh_command(store, parameters)),
+    ):
+        refresh = run_as_task(
+            "collect",
+            Refresh.plan,
+            store,
+            parameters.name,
+            sources(parameters),
+            recipe,
+            profile=parameters.input.profile,
+            replace=parameters.input.replace,
+            progress=progress,
+        )
+        result = _refresh(store, refresh, parameters)
+    if not result["changed"]:
+        return Completed(message=f"no change: {result['corpus']}", data=result)
+    corpus_published(result)
+    return Completed(message=f"{result['corpus']}: {result['documents_kept']:,} documents", data=result)
 
 
-def _finish(tracker: MlflowTracker, store: Store, path: Any, manifest: dict[str, Any], changed: bool) -> dict[str, Any]:
-    result = {
+def _refresh(store: Store, refresh: Refresh, parameters: RefreshParameters) -> dict[str, Any]:
+    lock = f"corpus-{refresh.name}"
+    tags = {"tokenmill.flow": "refresh_corpus", **prefect_tags(store)}
+    with tracked_run(store, f"refresh {refresh.name}", tags=tags, lock=lock) as tracker:
+        link_tracking(store, tracker.experiment_id, tracker.run_id)
+        configuration = {
+            "parameters": parameters.model_dump(mode="json"),
+            "recipe": refresh.recipe.model_dump(mode="json"),
+        }
+        tracker.parameters({"sources": sources(parameters), "recipe": configuration["recipe"]})
+        tracker.json(configuration, "config.json")
+        if refresh.ignored_files:
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(refresh.ignored_files.items()))
+            console.say(f"left out, of no format that is read: {kinds}")
+
+        if (published := refresh.published()) is not None:
+            path, manifest = published
+            result = _result(refresh, tracker, path, manifest, changed=False)
+            tracker.rename(f"{result['corpus']} (no change)")
+            _record(tracker, result, path, manifest, corpus_card(path, manifest))
+            return result
+
+        with ray_cluster(parameters.execution.workers or None) as shard_map:
+            counted = run_as_task("inventory", inventory, refresh, shard_map, progress)
+            records = run_as_task("read", read, refresh, counted, shard_map, progress)
+            extracted = run_as_task("extract", extract, refresh, records, shard_map, progress)
+            identified = run_as_task("language", identify_language, refresh, extracted, shard_map, progress)
+            good = run_as_task("quality", apply_rules, refresh, "quality", identified, shard_map, progress)
+            clean = run_as_task("toxicity", apply_rules, refresh, "toxicity", good, shard_map, progress)
+            clusters = run_as_task("deduplicate", deduplicate, refresh, clean, shard_map, progress)
+            path, manifest = run_as_task(
+                "publish",
+                publish,
+                refresh,
+                counted,
+                {"extract": extracted, "language": identified, "quality": good, "toxicity": clean},
+                clusters,
+                shard_map,
+                progress,
+                {"mlflow_run_id": tracker.run_id, **prefect_tags(store)},
+            )
+        result = _result(refresh, tracker, path, manifest, changed=True)
+        tracker.rename(result["corpus"])
+        if not manifest["documents_kept"]:
+            console.say(f"warning: nothing was kept of {manifest['records_in']} records; the ledger says why")
+        texts = {  # what each stage of the ledger took in
+            "language": extracted.shards,
+            "quality": identified.shards,
+            "toxicity": good.shards,
+            "exact_dedup": clean.shards,
+            "near_dedup": clean.shards,
+        }
+        card = run_as_task("card", _card_and_samples, path, manifest, texts)
+        _record(tracker, result, path, manifest, card)
+        return result
+
+
+def _card_and_samples(path: Path, manifest: Mapping[str, Any], texts: Mapping[str, Sequence[Path]]) -> str:
+    samples = samples_markdown(kept_samples(path), removed_samples(path, manifest, texts))
+    show_markdown("samples", samples, "What was kept, and what each rule removed")
+    return f"{corpus_card(path, manifest)}\n\n## Samples\n\n{samples}"
+
+
+def _result(
+    refresh: Refresh, tracker: MlflowTracker, path: Path, manifest: Mapping[str, Any], *, changed: bool
+) -> dict[str, Any]:
+    taken_over = ("digest", "records_in", "documents_kept", "removed", "estimated_tokens")
+    return {
         "corpus": f"{manifest['name']}@{manifest['version']}",
         "path": str(path),
-        "digest": manifest["digest"],
-        "records_in": manifest["records_in"],
-        "documents_kept": manifest["documents_kept"],
-        "removed": manifest["removed"],
+        **{name: manifest[name] for name in taken_over},
+        "new_estimated_tokens": manifest["new_estimated_tokens"] if changed else 0,
         "changed": changed,
+        "new_files": len(refresh.new_inputs) if changed else 0,
+        "known_files": len(refresh.inputs) - len(refresh.new_inputs) if changed else len(refresh.inputs),
+        "waiting_files": refresh.waiting_files,
+        "mlflow_run_id": tracker.run_id,
     }
+
+
+def _record(
+    tracker: MlflowTracker, result: Mapping[str, Any], path: Path, manifest: Mapping[str, Any], card: str
+) -> None:
+    """Everything about the version that both pages show at the end of a run."""
     tracker.dataset(result["corpus"], manifest["digest"], path, context="published")
     removed = {f"removed.{stage}": sum(reasons.values()) for stage, reasons in manifest["removed"].items()}
-    tracker.metrics({"records_in": manifest["records_in"], "documents_kept": manifest["documents_kept"], **removed})
+    counts = ("records_in", "documents_kept", "estimated_tokens", "new_files", "waiting_files")
+    tracker.metrics({**{name: result[name] for name in counts}, **removed})
     tracker.artifact(path / "manifest.json")
-    tracker.tags({"tokenmill.changed": str(changed).lower()})
-    tracker.describe(f"Corpus version **{result['corpus']}**" + ("" if changed else ": no change"))
+    tracker.text(card, "corpus_card.md")
+    tracker.json(ledger_summary(path), "ledger_summary.json")
+    tracker.json({name: manifest[name] for name in ("records_in", "removed", "documents_kept")}, "funnel.json")
+    tracker.tags({"tokenmill.changed": str(result["changed"]).lower()})
+    tracker.describe(f"Corpus version **{result['corpus']}**" + ("" if result["changed"] else ": no change"))
     show_funnel(result)
-    return result
+    show_markdown("corpus-card", card, f"Corpus {result['corpus']}")

@@ -1,48 +1,119 @@
-"""Where a plain function becomes a Prefect task, and where Prefect's and MLflow's pages are linked."""
+"""Where a plain function becomes a Prefect task, a flow run's life is marked, and Prefect's and MLflow's pages meet."""
 
 from __future__ import annotations
 
+import functools
 import json
-import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import get_run_logger, task
+from prefect import State, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
+from prefect.states import Completed, Failed
 
+from flows.failure import show_failure
+from flows.progress import progress
+from flows.user_error import user_line
 from infra.settings import mlflow_ui, prefect_ui
 from tasks.stages import StageOutput
 from tasks.store import Store
+from tasks.transient import is_transient
 
+P = ParamSpec("P")
 R = TypeVar("R")
+
+RETRY_DELAYS_S = [10.0, 20.0]  # doubled each time; readers have waited on 429 and 503 by themselves before
+_STAGE: ContextVar[str] = ContextVar("the stage that the flow is in", default="")
+
+
+def _passes_on_a_second_try(task_: object, task_run: object, state: State[Any]) -> bool:
+    return isinstance(state.data, BaseException) and is_transient(state.data)
+
+
+def _summary(result: object, seconds: float) -> str:
+    if not isinstance(result, StageOutput):
+        return f"{seconds:.1f} s"
+    report = result.report
+    how = "reused, nothing recomputed" if result.reused else f"{seconds:.1f} s"
+    counts = f"{report.records_in} in, {report.kept} kept, {report.edits} edits " if report.records_in else ""
+    return f"{counts}({how})"
 
 
 def run_as_task(name: str, function: Callable[..., R], *arguments: Any, **options: Any) -> R:
     """Call `function` as one Prefect task called `name`. The manifest is the only cache: Prefect keeps no results.
 
-    The arguments stay in this process: Prefect would otherwise walk through and show configurations and paths.
+    A stage that was reused ends as Completed, named Cached. What can pass on a second try (`tasks.transient`) is tried
+    twice more; all else fails at once. The arguments stay in this process: Prefect would otherwise walk through and
+    show configurations and paths.
     """
+    results: list[R] = []
 
-    def stage() -> R:
+    def stage() -> State[Any]:
         started = time.monotonic()
         result = function(*arguments, **options)
-        seconds = time.monotonic() - started
+        summary = _summary(result, time.monotonic() - started)
         logger = get_run_logger()
-        if isinstance(result, StageOutput):
-            report = result.report
-            how = "reused, nothing recomputed" if result.reused else f"{seconds:.1f} s"
-            counts = f"{report.records_in} in, {report.kept} kept, {report.edits} edits " if report.records_in else ""
-            logger.info(f"{name}: {counts}({how})")
-            if report.removed:
-                logger.info(f"{name} removed: {json.dumps(report.removed)}")
-        else:
-            logger.info(f"{name}: {seconds:.1f} s")
-        return result
+        logger.info(f"{name}: {summary}")
+        if isinstance(result, StageOutput) and result.report.removed:
+            logger.info(f"{name} removed: {json.dumps(result.report.removed)}")
+        results.append(result)
+        reused = isinstance(result, StageOutput) and result.reused
+        return Completed(name="Cached", message=summary) if reused else Completed(message=summary)
 
-    return task(name=name, task_run_name=name, persist_result=False, cache_policy=NO_CACHE)(stage)()
+    _STAGE.set(name)
+    task(
+        name=name,
+        task_run_name=name,
+        persist_result=False,
+        cache_policy=NO_CACHE,
+        retries=len(RETRY_DELAYS_S),
+        retry_delay_seconds=RETRY_DELAYS_S,
+        retry_condition_fn=_passes_on_a_second_try,
+    )(stage)()
+    return results[-1]
+
+
+def one_line_failures(function: Callable[P, R]) -> Callable[P, R]:
+    """Below `@flow`: what the user can mend ends the run as Failed with that one line as its message.
+
+    The caller gets the error all the same, and the run's log its traceback.
+    """
+
+    @functools.wraps(function)
+    def run(*arguments: P.args, **options: P.kwargs) -> R:
+        try:
+            return function(*arguments, **options)
+        except Exception as error:
+            line = user_line(error)
+            if line is None:
+                raise
+            get_run_logger().error(line, exc_info=True)
+            return cast(R, Failed(message=line, data=error))
+
+    return run
+
+
+@contextmanager
+def flow_scope(store: Store, *, retry: str = "") -> Iterator[None]:
+    """Around the work of a flow, once: its life is marked by a lock, its progress and its failure are shown.
+
+    While a run's lock is held the run is alive: `reconcile` ends those whose lock is free. `retry` is the command that
+    goes on after a failure.
+    """
+    with store.lock(f"flow-{flow_run_id()}"), progress.shown_in_flow_run():
+        token = _STAGE.set("")
+        try:
+            yield
+        except Exception as error:
+            show_failure(error, _STAGE.get(), retry)
+            raise
+        finally:
+            _STAGE.reset(token)
 
 
 def flow_run_id() -> str:
@@ -71,19 +142,18 @@ def link_tracking(store: Store, experiment_id: str, run_id: str) -> str:
     return address
 
 
-def markdown_cell(text: str) -> str:
-    """Text that came from outside, safe inside a Markdown table: no mark-up, link, image or control character in it."""
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return re.sub(r"[^\w\s.,;:?'\"-]", lambda match: f"&#{ord(match[0])};", " ".join(printable.split()))
-
-
 def show_funnel(result: Mapping[str, Any]) -> None:
     """The funnel as a table artifact of the flow run."""
     rows = [{"stage": "input", "reason": "", "records": result["records_in"]}]
     for stage, reasons in result["removed"].items():
         rows += [{"stage": stage, "reason": reason, "records": -count} for reason, count in sorted(reasons.items())]
     rows.append({"stage": "published", "reason": "", "records": result["documents_kept"]})
-    create_table_artifact(table=rows, key="funnel", description=f"Records of {result['corpus']}")
+    show_table("funnel", rows, f"Records of {result['corpus']}")
+
+
+def show_table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+    """A table artifact of the flow run."""
+    create_table_artifact(table=[dict(row) for row in rows], key=key, description=description)
 
 
 def show_markdown(key: str, markdown: str, description: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from infra.ray_map import ClusterError, check_reachable
 from infra.settings import mlflow_uri, served_addresses
+from tasks.address import redacted
 from tasks.manifest import file_sha256
 from tasks.recipes.curation import CURATION_RECIPES
 from tasks.store import Store
@@ -81,6 +82,13 @@ def _storage(store: Store) -> list[Finding]:
     return [Finding("store", free >= _MIN_FREE_BYTES, detail if free >= _MIN_FREE_BYTES else f"{detail}: free 2 GiB")]
 
 
+def _remote(store: Store) -> list[Finding]:
+    if not store.remote:
+        return [Finding("remote store", True, "none (TOKENMILL_REMOTE is not set)")]
+    store.check_remote()
+    return [Finding("remote store", True, f"{redacted(store.remote)} can be listed")]
+
+
 def _ray(_: Store) -> list[Finding]:
     address = os.environ.get("RAY_ADDRESS")
     if not address:
@@ -111,6 +119,7 @@ _LOOKS: dict[str, Callable[[Store], list[Finding]]] = {
     "libraries": _libraries,
     "models": _models,
     "store": _storage,
+    "remote store": _remote,
     "ray": _ray,
     "device": _device,
     "servers": _servers,

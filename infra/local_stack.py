@@ -313,10 +313,19 @@ def _already_served(store: Store) -> str:
     return f"the store {store.root} is already served by {where}; stop that one first, or choose another --store"
 
 
+_GUIDE = """\
+Prefect   {prefect}/deployments    flows to trigger, schedules, approvals
+MLflow    {mlflow}/#/?workflowType=machine_learning    parameters, metrics, data, models
+
+To begin  Deployments > pipeline > Run > Custom run: raw pages to a trained model, in some minutes as it is filled in.
+          Its run shows each stage, and at the top of Artifacts the link to the same run in MLflow.
+To go on  refresh reads new pages, pretrain trains on what it published, evaluate compares. nightly-refresh and
+          weekly-pretrain are paused: their switch is under Deployments.
+To end    Ctrl-C stops everything; the history stays in {store}"""
+
+
 def _announce(store: Store, addresses: Mapping[str, str]) -> None:
-    print(f"Prefect   {addresses['prefect']}    flows to trigger, their runs, schedules")
-    print(f"MLflow    {addresses['mlflow']}    parameters, metrics, data, models")
-    print(f"Ctrl-C stops everything; the history stays in {store.root}", flush=True)
+    print(_GUIDE.format(**addresses, store=store.root), flush=True)
 
 
 def _say(line: str) -> None:

@@ -14,13 +14,22 @@ from typing import Any, TypeVar
 import ray
 import ray.exceptions
 
-from tasks.ports import ShardError
+from tasks.ports import ShardError, WorkerLostError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _OBJECT_STORE_BYTES = 200_000_000  # only paths and reports travel; documents stay in files
 _CONNECT_TIMEOUT_S = 5.0
+_LOST = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OwnerDiedError,
+    ray.exceptions.LocalRayletDiedError,
+)
+"""What Ray raises where a shard's process or its machine is gone, after its own three retries."""
 
 
 class ClusterError(ValueError):
@@ -148,5 +157,7 @@ class RayMap:
         except ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             raise ShardError(name, index, f"{type(cause).__name__}: {cause}") from cause
+        except _LOST as error:
+            raise WorkerLostError(name, index, f"the worker was lost: {error}") from error
         except ray.exceptions.RayError as error:
-            raise ShardError(name, index, f"the worker was lost: {error}") from error
+            raise ShardError(name, index, str(error)) from error

@@ -1,7 +1,8 @@
 """Pretraining on Ray Train: workers run `tasks.train_loop.train`; the driver follows the metrics file they write.
 
 Ray carries nothing but the job's paths and numbers. Checkpoints and metrics are files of the run's folder, so what a
-killed run leaves behind is complete, and the next one goes on from it.
+killed run leaves behind is complete, and the next one goes on from it. So is the word to stop: a file that every worker
+looks for before each step, because Ray has no way to reach a loop that is running.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from tasks.metrics_file import METRICS_FILE
 from tasks.train_loop import RUN_FILE, TrainJob, train
 
 RESULT_FILE = "result.json"
+STOP_GRACE_S = 6.0
+"""How long a cancelled training has for its step and checkpoint. With what Ray takes to shut down (1-2 s), all work has
+ended within 10 s; a longer step is cut off, and the checkpoint before it stands."""
 _POLL_S = 1.0
+_logger = logging.getLogger(__name__)
 
 MetricRow = dict[str, Any]
 OnRows = Callable[[list[MetricRow], int], None]
@@ -35,8 +40,9 @@ def _worker(configuration: dict[str, Any]) -> None:
     job = TrainJob.model_validate(configuration["job"])
     context = ray.train.get_context()
     rank = context.get_world_rank()
+    stop_file = job.run_dir / configuration["stop_file"]
     try:
-        result = train(job, rank=rank, world_size=context.get_world_size())
+        result = train(job, rank=rank, world_size=context.get_world_size(), should_stop=stop_file.exists)
     except ValueError as error:
         if rank == 0:
             write_json(job.run_dir / configuration["error_file"], {"error": str(error)})
@@ -95,11 +101,55 @@ def num_gpus() -> int:
     return int(resources.get("GPU", 0))
 
 
+def _cpus_per_worker(num_workers: int) -> int:
+    """The most CPUs that each of so many workers can have, none of them on two nodes. At least 1."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    node_cpus = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+    sizes = range(max(node_cpus, default=0), 1, -1)
+    return next((size for size in sizes if sum(cpus // size for cpus in node_cpus) >= num_workers), 1)
+
+
+class _Fit:
+    """`trainer.fit()` beside the main thread, which alone can be interrupted and must stay able to."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        self._trainer = trainer
+        self._done = threading.Event()  # an interrupted Thread.join of Python 3.11 takes the thread for ended
+        self.error: Exception | None = None
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="fit", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:  # raised by the main thread
+            self.error = error
+        finally:
+            self._done.set()
+
+    def wait(self) -> None:
+        while not self._done.wait(_POLL_S):
+            pass
+
+    def stop(self, stop_file: Path) -> None:
+        """Have the workers make a checkpoint after the step they are at, and wait for it, but not for ever."""
+        stop_file.touch()
+        if self._done.wait(STOP_GRACE_S):
+            stop_file.unlink()
+        else:
+            _logger.warning(
+                f"the step in progress takes longer than {STOP_GRACE_S:.0f} s: it is cut off, and the last checkpoint"
+                " stands"
+            )
+
+
 def run_training(job: TrainJob, *, num_workers: int, on_rows: OnRows) -> dict[str, Any]:
     """Train on the connected Ray cluster, on GPUs where it has them; the run's result as a plain mapping.
 
     `on_rows` gets the metrics of the steps as they are written, from step 1 on also where the run was resumed, and the
-    number of steps of the whole run.
+    number of steps of the whole run. Where the caller's thread is interrupted, training stops after its step with a
+    checkpoint, within STOP_GRACE_S, before the interruption goes on.
     Raises ClusterError where the cluster cannot hold the workers, ValueError for what the training loop refuses.
     """
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -112,30 +162,38 @@ def run_training(job: TrainJob, *, num_workers: int, on_rows: OnRows) -> dict[st
         )
     job.run_dir.mkdir(parents=True, exist_ok=True)
     attempt = uuid.uuid4().hex[:8]
-    error_file = job.run_dir / f"error-{attempt}.json"
+    error_file, stop_file = job.run_dir / f"error-{attempt}.json", job.run_dir / f"stop-{attempt}"
     for name in ("ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job.model_dump(mode="json"), "error_file": error_file.name},
+        train_loop_config={
+            "job": job.model_dump(mode="json"),
+            "error_file": error_file.name,
+            "stop_file": stop_file.name,  # of this attempt: one that was left never stops a later one
+        },
         scaling_config=ScalingConfig(
             num_workers=num_workers,
             use_gpu=use_gpu,
-            resources_per_worker={"CPU": max(1, num_cpus // num_workers), **({"GPU": 1} if use_gpu else {})},
+            resources_per_worker={"CPU": _cpus_per_worker(num_workers), **({"GPU": 1} if use_gpu else {})},
         ),
         # a name used before would silently resume that run's Ray state; our checkpoints decide what is resumed
         run_config=RunConfig(name=f"attempt-{attempt}", storage_path=str(job.run_dir / "ray")),
     )
-    follower = _Follower(job.run_dir, on_rows)
+    follower, fit = _Follower(job.run_dir, on_rows), _Fit(trainer)
     follower.start()
+    fit.start()
     try:
-        trainer.fit()
-    except Exception as error:
-        if error_file.is_file():
-            raise ValueError(json.loads(error_file.read_bytes())["error"]) from error
+        fit.wait()
+    except BaseException:
+        fit.stop(stop_file)
         raise
     finally:
         follower.stop()
+    if fit.error is not None:
+        if error_file.is_file():
+            raise ValueError(json.loads(error_file.read_bytes())["error"]) from fit.error
+        raise fit.error
     if follower.error is not None:
         raise RuntimeError(
             f"training is complete in {job.run_dir}, its metrics were not all recorded"

@@ -1,6 +1,11 @@
 """Where things are, for every program we start: environment variables derived from the store, and nothing else.
 
 Set before prefect, ray or mlflow are imported, because each reads its environment once.
+
+TOKENMILL_STORE   the store's folder
+TOKENMILL_REMOTE  where published corpora and token shards go as well, such as s3://bucket/prefix; empty: nowhere
+S3 is found as by any AWS client: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, profiles. s3fs
+honours FSSPEC_S3_ENDPOINT_URL as well, and prefers it, but MLflow's client does not know it: set AWS_ENDPOINT_URL.
 """
 
 from __future__ import annotations
@@ -12,9 +17,9 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tasks.store import InUseError, Store
+from tasks.store import Store
 
-STORE_VARIABLE = "TOKENMILL_STORE"
+STORE_VARIABLE, REMOTE_VARIABLE = "TOKENMILL_STORE", "TOKENMILL_REMOTE"
 DEFAULT_STORE = "store"
 
 
@@ -54,14 +59,12 @@ def served_addresses(store: Store) -> dict[str, str]:
 
     A file that a killed `up` left behind is told by the lock that nobody holds: its ports may be another store's now.
     """
+    if not store.is_locked("up"):
+        return {}
     try:
         addresses: dict[str, str] = json.loads((store.root / UP_FILE).read_bytes())
-        with store.lock("up"):
-            return {}
-    except FileNotFoundError:
+    except FileNotFoundError:  # it is just starting, or ending
         return {}
-    except InUseError:
-        pass
     return addresses if all(_answers(addresses[name]) for name in _DEFAULT_ADDRESSES) else {}
 
 
@@ -138,6 +141,14 @@ def enter(store: Store) -> None:
     os.chdir(store.root / "empty")
 
 
+def open_store(path: str = "") -> Store:
+    """The store at `path`, else `$TOKENMILL_STORE`, else `./store`; its remote is `$TOKENMILL_REMOTE`.
+
+    Raises ValueError where the folder can't be used or the remote's address can't be one.
+    """
+    return Store.open(path or default_store(), remote=os.environ.get(REMOTE_VARIABLE, ""))
+
+
 def current_store() -> Store:
-    """The store of this process: `$TOKENMILL_STORE`, else `./store`."""
-    return Store.open(default_store())
+    """The store of this process, by its environment."""
+    return open_store()

@@ -49,28 +49,33 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def new_directory(destination: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `destination` when the block ends without an error.
-
-    Where `destination` exists by then (another process finished the same work first), that one stays: use it where
-    equal names hold equal content, or clear the destination first.
-    """
+    """Yield a temporary folder that becomes `destination` when the block ends without an error (`move_directory`)."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.parent / f"{TEMPORARY_PREFIX}{destination.name}-{uuid.uuid4().hex[:8]}"
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
-        try:
-            temporary.rename(destination)
-        except OSError:
-            if not destination.is_dir():
-                raise
-        _sync_directory(destination.parent)
+        move_directory(temporary, destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_directory(temporary: Path, destination: Path) -> None:
+    """Flush all files of a finished folder to disk and give it its name, in the same parent folder.
+
+    Where `destination` exists by then (another process finished the same work first), that one stays: use it where
+    equal names hold equal content, or clear the destination first.
+    """
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    try:
+        temporary.rename(destination)
+    except OSError:
+        if not destination.is_dir():
+            raise
+    _sync_directory(destination.parent)
 
 
 @contextmanager

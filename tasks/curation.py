@@ -4,22 +4,27 @@
 
 Each stage's fingerprint holds that of the stage before it, so a changed threshold recomputes its own stage and what
 follows, and nothing else. All fingerprints are known before anything runs.
+
+Up to the signatures each shard is named by what went into it alone: where files have come, only their shards are
+computed, and the shards of files that are gone stay part of the corpus. From the edges on, all shards are looked at
+together, every time.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from tasks.atomic import write_json
 from tasks.dedup.clusters import band_edges, exact_edges, resolve_clusters, write_signatures
 from tasks.document import ShardReport
-from tasks.manifest import files_identity, read_manifest
+from tasks.inputs import inventory_input, ranges_of, read_input, read_shards, write_ranges
 from tasks.ports import ShardMap
 from tasks.publish import (
     Bucket,
@@ -29,10 +34,10 @@ from tasks.publish import (
     publish_version,
     settle_shard,
 )
-from tasks.read.inventory import RecordRange, group_ranges, inventory_file
+from tasks.read.inventory import inventory_file
 from tasks.read.source import SourceFile
 from tasks.recipes.curation import CurationRecipe
-from tasks.rule import Configuration, Rule
+from tasks.refresh import Refresh
 from tasks.screen import (
     DOCUMENTS_FILE,
     OCCURRENCES_FILE,
@@ -40,30 +45,26 @@ from tasks.screen import (
     extract_shard,
     language_shard,
     number_occurrences,
+    occurrences_by_shard,
     read_shard,
     rules_shard,
 )
-from tasks.stages import Progress, Stage, StageOutput, no_progress, run_stage
-from tasks.store import Store
+from tasks.stages import Progress, StageOutput, no_progress, run_stage
 
-_RANGES_FILE = "ranges.json"
 _SIGNATURES_FILE, _EDGES_FILE, CLUSTERS_FILE = "signatures.parquet", "edges.npy", "clusters.parquet"
-
-
-class _Ranges(Configuration):
-    ranges: tuple[RecordRange, ...]
 
 
 def _inventory_shard(file: SourceFile, directory: Path, *, recipe: CurationRecipe) -> ShardReport:
     ranges = inventory_file(file, max_records=recipe.shard_records, max_bytes=recipe.shard_bytes, limits=recipe.reading)
-    (directory / _RANGES_FILE).write_text(_Ranges(ranges=ranges).model_dump_json())
+    write_ranges(directory, ranges)
     num_records = sum(part.num_records for part in ranges)
     return ShardReport(records_in=num_records, kept=num_records)
 
 
 def _signature_shard(shard: Path, directory: Path, *, recipe: CurationRecipe) -> ShardReport:
     write_signatures(shard / DOCUMENTS_FILE, directory / _SIGNATURES_FILE, recipe.deduplication)
-    return ShardReport(0, 0)
+    num_documents = pq.read_metadata(shard / DOCUMENTS_FILE).num_rows
+    return ShardReport(num_documents, num_documents)
 
 
 def _edges_shard(band: int, directory: Path, *, signatures: tuple[Path, ...]) -> ShardReport:
@@ -80,73 +81,8 @@ def _clusters_shard(edges: tuple[Path, ...], directory: Path, *, signatures: tup
     return ShardReport(0, 0)
 
 
-def _rules_identity(rules: tuple[Rule, ...]) -> dict[str, Any]:
-    return {"rules": rules, "files": [files_identity(rule.files()) for rule in rules]}
-
-
-def _libraries(*rules: Rule) -> tuple[str, ...]:
-    return tuple(sorted({name for rule in rules for name in rule.libraries}))
-
-
-@dataclass(frozen=True)
-class Refresh:
-    """One refresh, resolved: what is read, by which recipe, into which store. Nothing has been done yet."""
-
-    store: Store
-    name: str
-    source: str
-    files: tuple[SourceFile, ...]
-    recipe: CurationRecipe
-
-    @functools.cached_property
-    def stages(self) -> Mapping[str, Stage]:
-        """Every stage with its fingerprint."""
-        recipe = self.recipe
-        stages: dict[str, Stage] = {}
-
-        def add(name: str, identity: Mapping[str, Any], libraries: tuple[str, ...], after: str | None) -> None:
-            upstream = {"after": stages[after].fingerprint} if after else {}
-            stages[name] = Stage(name, {**identity, **upstream}, libraries)
-
-        # a remote file without any version can change unseen: its inventory is never taken for the same
-        unversioned = {"once": uuid.uuid4().hex} if any(not file.version for file in self.files) else {}
-        limits = {"reading": recipe.reading, "shard": [recipe.shard_records, recipe.shard_bytes]}
-        add("inventory", {"files": self.files, **limits, **unversioned}, ("pyarrow",), None)
-        add("read", {"source": self.source}, ("fastwarc", "brotli", "pyarrow"), "inventory")
-        add(
-            "extract",
-            {**_rules_identity((recipe.url_filter,)), "extraction": recipe.extraction},
-            (
-                "trafilatura",
-                "justext",
-                "courlan",
-                "lxml",
-                "lxml-html-clean",
-                "charset-normalizer",
-                *_libraries(recipe.url_filter),
-            ),
-            "read",
-        )
-        add("language", _rules_identity((recipe.language,)), _libraries(recipe.language), "extract")
-        add("quality", _rules_identity(recipe.quality_rules), _libraries(*recipe.quality_rules), "language")
-        add("toxicity", _rules_identity(recipe.toxicity_rules), _libraries(*recipe.toxicity_rules), "quality")
-        add("signatures", {"minhash": recipe.deduplication}, ("numpy",), "toxicity")
-        add("edges", {}, ("numpy",), "signatures")
-        add("clusters", {}, ("numpy", "scipy"), "edges")
-        add("settle", {}, ("pyarrow",), "clusters")
-        add("publish", {"buckets": recipe.num_buckets}, ("pyarrow",), "settle")
-        return stages
-
-    def published(self) -> tuple[Path, dict[str, Any]] | None:
-        """The latest version of this name, if this very refresh made it: there is nothing to do."""
-        versions = self.store.versions(self.name)
-        if not versions:
-            return None
-        directory = self.store.corpora / self.name / str(versions[-1])
-        manifest = read_manifest(directory)
-        if manifest is None or manifest["fingerprint"] != self.stages["publish"].fingerprint:
-            return None
-        return directory, manifest
+def _shard_inputs(upstream: StageOutput) -> list[dict[str, Any]]:
+    return [{"shard": shard.name} for shard in upstream.shards]
 
 
 def inventory(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_progress) -> StageOutput:
@@ -154,17 +90,19 @@ def inventory(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_pro
 
     Raises ValueError where there is no record at all.
     """
+    files = [entry.file for entry in refresh.inputs]
     output = run_stage(
         refresh.stages["inventory"],
         refresh.store.work,
         shard_map,
         functools.partial(_inventory_shard, recipe=refresh.recipe),
-        refresh.files,
+        files,
+        inputs=[inventory_input(file) for file in files],
         progress=progress,
     )
     if output.report.records_in == 0:
         raise ValueError(
-            f"no records in {refresh.files[0].path}{' and the other files' if len(refresh.files) > 1 else ''}"
+            f"no records in {files[0].path}{' and the other files' if len(files) > 1 else ''}"
             " (requests and metadata of a WARC file are none); give another --source"
         )
     return output
@@ -172,43 +110,37 @@ def inventory(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_pro
 
 def read(refresh: Refresh, counted: StageOutput, shard_map: ShardMap, progress: Progress = no_progress) -> StageOutput:
     """Read every record; number those whose ids repeat."""
-    ranges = [
-        part
-        for shard in counted.shards
-        for part in _Ranges.model_validate_json((shard / _RANGES_FILE).read_bytes()).ranges
-    ]
+    ranges = {entry.path: ranges_of(shard) for entry, shard in zip(refresh.inputs, counted.shards, strict=True)}
+    items = read_shards(refresh.inputs, ranges, refresh.recipe.shard_records)
 
     def finish(directory: Path, shards: tuple[Path, ...]) -> Mapping[str, Any]:
         return {"repeated_ids": number_occurrences(shards, directory / OCCURRENCES_FILE)}
 
-    output = run_stage(
+    return run_stage(
         refresh.stages["read"],
         refresh.store.work,
         shard_map,
-        functools.partial(read_shard, source=refresh.source, limits=refresh.recipe.reading),
-        group_ranges(ranges, refresh.recipe.shard_records),
+        functools.partial(read_shard, limits=refresh.recipe.reading),
+        items,
+        inputs=[read_input(item) for item in items],
         progress=progress,
         finish=finish,
     )
-    if output.report.records_in != counted.report.records_in:
-        raise ValueError(
-            f"{refresh.source}: {counted.report.records_in} records were counted and {output.report.records_in} read; "
-            "the source changed in between: run the refresh again"
-        )
-    return output
 
 
 def extract(
     refresh: Refresh, records: StageOutput, shard_map: ShardMap, progress: Progress = no_progress
 ) -> StageOutput:
     """URL filter, then extraction."""
-    occurrences = records.directory / OCCURRENCES_FILE
+    occurrences = occurrences_by_shard(records.directory / OCCURRENCES_FILE)
+    items = [RecordShard(shard, occurrences.get(index, ())) for index, shard in enumerate(records.shards)]
     return run_stage(
         refresh.stages["extract"],
         refresh.store.work,
         shard_map,
         functools.partial(extract_shard, url_filter=refresh.recipe.url_filter, extraction=refresh.recipe.extraction),
-        [RecordShard(shard, index, occurrences) for index, shard in enumerate(records.shards)],
+        items,
+        inputs=[{"shard": item.directory.name, "occurrences": item.occurrences} for item in items],
         progress=progress,
     )
 
@@ -223,6 +155,7 @@ def identify_language(
         shard_map,
         functools.partial(language_shard, language=refresh.recipe.language),
         documents.shards,
+        inputs=_shard_inputs(documents),
         progress=progress,
     )
 
@@ -238,6 +171,7 @@ def apply_rules(
         shard_map,
         functools.partial(rules_shard, stage=stage, rules=rules),
         documents.shards,
+        inputs=_shard_inputs(documents),
         progress=progress,
     )
 
@@ -253,6 +187,7 @@ def deduplicate(
         shard_map,
         functools.partial(_signature_shard, recipe=refresh.recipe),
         documents.shards,
+        inputs=_shard_inputs(documents),
         progress=progress,
     )
     signatures = tuple(shard / _SIGNATURES_FILE for shard in signed.shards)
@@ -338,8 +273,11 @@ def publish(
         {
             "fingerprint": refresh.stages["publish"].fingerprint,
             "fingerprints": {name: stage.fingerprint for name, stage in refresh.stages.items()},
-            "source": refresh.source,
-            "inputs": [file.model_dump(mode="json") for file in refresh.files],
+            "sources": list(refresh.sources),
+            "inputs": [entry.model_dump(mode="json") for entry in refresh.inputs],
+            "new_inputs": [entry.path for entry in refresh.new_inputs],
+            "waiting_files": refresh.waiting_files,
+            "ignored_files": dict(refresh.ignored_files),
             "recipe": refresh.recipe.model_dump(mode="json"),
             **asdict(result),
             "edits": gathered.report.edits,

@@ -16,8 +16,12 @@ _TRAIN, _HELD_OUT, _RATE = "#2a6fb0", "#c8501e", "#5a7d4e"
 _SMOOTHING_SPAN_SHARE = 0.05  # of the run's steps: enough to see through a batch's noise in short and long runs alike
 
 
-def loss_curve_picture(metrics_file: Path, destination_png: Path, *, title: str = "Pretraining") -> None:
+def loss_curve_picture(
+    metrics_file: Path, destination_png: Path, *, title: str = "Pretraining", dpi: int = 120
+) -> None:
     """Draw training loss (raw and smoothed), held-out loss and learning rate over the tokens seen, as a PNG.
+
+    The picture is 9 x 6 inches of `dpi` pixels.
 
     Steps whose loss is not finite leave a gap and are marked. Raises ValueError where there is no step to draw.
     """
@@ -30,7 +34,7 @@ def loss_curve_picture(metrics_file: Path, destination_png: Path, *, title: str 
     diverged = [row["tokens"] for row in rows if not math.isfinite(row["loss"])]
 
     # No pyplot: its global state would outlive the picture in a long-lived worker.
-    figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 6), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     loss_axes.plot(tokens, losses, color=_TRAIN, linewidth=0.7, alpha=0.35, label="training loss, each step")

@@ -35,7 +35,11 @@ class ShardError(RuntimeError):
         self.stage, self.shard, self.cause = stage, shard, cause
 
     def __reduce__(self) -> tuple[type[ShardError], tuple[str, int, str]]:
-        return ShardError, (self.stage, self.shard, self.cause)
+        return type(self), (self.stage, self.shard, self.cause)
+
+
+class WorkerLostError(ShardError):
+    """A shard's worker died under it (killed, out of memory, its machine gone); a second try may well pass."""
 
 
 class InProcessMap:

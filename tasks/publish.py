@@ -31,7 +31,10 @@ _TABLES = {
     LEDGER_FILE: (LEDGER, "record_id"),
     EDITS_FILE: (EDITS, "document_id"),
 }
+_BUCKET_FILE = "bucket.json"
 _ROWS_PER_GROUP = 256
+BYTES_PER_TOKEN = 4
+"""Of English text under a vocabulary of some 50,000 (GPT-2's has 4.4 on web text); a small vocabulary has less."""
 
 
 class LedgerError(RuntimeError):
@@ -129,6 +132,8 @@ def publish_bucket(bucket: Bucket, directory: Path) -> ShardReport:
         raise LedgerError(f"bucket {bucket.index}: a record has more than one ledger row")
     if not kept.equals(documents["document_id"]):
         raise LedgerError(f"bucket {bucket.index}: the kept ledger rows are not the documents")
+    text_bytes = pc.sum(pc.binary_length(documents["text"])).as_py() or 0
+    write_json(directory / _BUCKET_FILE, {"text_bytes": text_bytes})
     return ShardReport(len(ledger), len(documents), edits=len(gathered[EDITS_FILE]))
 
 
@@ -162,7 +167,8 @@ def publish_version(
 ) -> tuple[Path, dict[str, Any]]:
     """Make the next version of corpus `name` from published buckets: all of it appears at once. Caller holds the lock.
 
-    `facts` are the manifest's further entries: recipe, inputs, funnel, fingerprints.
+    `facts` are the manifest's further entries: recipe, inputs, funnel, fingerprints. Where the store has a remote
+    location, the version is copied there too.
     """
     versions = store.versions(checked_name(name))
     version = versions[-1] + 1 if versions else 1
@@ -170,6 +176,9 @@ def publish_version(
     if destination.exists():  # without a manifest: what somebody left there is no version, and must not pass for one
         shutil.rmtree(destination)
     digest = corpus_digest(bucket / DOCUMENTS_FILE for bucket in buckets)
+    text_bytes = sum(json.loads((bucket / _BUCKET_FILE).read_bytes())["text_bytes"] for bucket in buckets)
+    before = store.corpus_manifest(f"{name}@{versions[-1]}") if versions else None
+    estimated_tokens = text_bytes // BYTES_PER_TOKEN
     with new_directory(destination) as directory:
         parts = []
         for file_name in _TABLES:
@@ -193,7 +202,11 @@ def publish_version(
             "digest": digest,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "parts": parts,
+            "text_bytes": text_bytes,
+            "estimated_tokens": estimated_tokens,
+            "new_estimated_tokens": max(0, estimated_tokens - (before.get("estimated_tokens", 0) if before else 0)),
             **facts,
         }
         write_json(directory / MANIFEST, manifest)
+    store.upload(destination)
     return destination, manifest

@@ -105,14 +105,31 @@ class ShardOutput:
             writer.__exit__(kind, error, trace)
 
 
-def read_shard(ranges: tuple[RecordRange, ...], directory: Path, *, source: str, limits: ReadLimits) -> ShardReport:
-    """Write the records of some ranges of the input, as they are, to `records.parquet`."""
+@dataclass(frozen=True)
+class ReadShard:
+    """Ranges of the input that are read together, and the logical name that their records carry."""
+
+    source: str
+    ranges: tuple[RecordRange, ...]
+
+
+def read_shard(shard: ReadShard, directory: Path, *, limits: ReadLimits) -> ShardReport:
+    """Write the records of some ranges of the input, as they are, to `records.parquet`.
+
+    Raises ValueError where a range holds more or fewer records than were counted: such a shard must not be kept.
+    """
     num_records = 0
     with TableWriter(directory / RECORDS_FILE, RECORDS) as writer:
-        for part in ranges:
-            for record in read_range(part, source=source, limits=limits):
+        for part in shard.ranges:
+            before = num_records
+            for record in read_range(part, source=shard.source, limits=limits):
                 writer.write(record_row(record))
                 num_records += 1
+            if num_records - before != part.num_records:
+                raise ValueError(
+                    f"{part.file.path}: {part.num_records} records were counted from {part.start} on and"
+                    f" {num_records - before} read; the file changed in between: run the refresh again"
+                )
     return ShardReport(records_in=num_records, kept=num_records)
 
 
@@ -121,7 +138,7 @@ def number_occurrences(shards: Sequence[Path], destination: Path) -> int:
 
     Writes (shard, row, occurrence) for every record that is not its id's first. The order among equal ids comes from
     everything the records hold, so the published result doesn't depend on files or shards; only where they hold the
-    same does their place decide, and then it makes no difference which is which.
+    same does their place decide, by name of the file: whatever came first, the same record has the same number.
     """
     verdict = ["problem_reason", "problem_value", "problem_threshold", "problem_detail"]
     columns = ["base_id", "payload_digest", "url", "date", "kind", "charset", *verdict]
@@ -147,13 +164,20 @@ def number_occurrences(shards: Sequence[Path], destination: Path) -> int:
     return len(rows)
 
 
+def occurrences_by_shard(occurrences: Path) -> dict[int, tuple[tuple[int, int], ...]]:
+    """What `number_occurrences` wrote: (row, occurrence) pairs by shard, for the shards that have any."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for row in read_rows(occurrences):
+        found.setdefault(row["shard"], []).append((row["row"], row["occurrence"]))
+    return {shard: tuple(sorted(pairs)) for shard, pairs in found.items()}
+
+
 @dataclass(frozen=True)
 class RecordShard:
-    """A shard of records and the table of repeated ids it belongs to."""
+    """A shard of records, and (row, occurrence) of those whose id an earlier record has."""
 
     directory: Path
-    index: int
-    occurrences: Path
+    occurrences: tuple[tuple[int, int], ...]
 
 
 @functools.lru_cache(maxsize=2)
@@ -173,7 +197,7 @@ def built(rule: Rule) -> Callable[[Document], Decision]:
 
 def extract_shard(shard: RecordShard, directory: Path, *, url_filter: UrlFilter, extraction: Extraction) -> ShardReport:
     """Give every record its id; apply the reader's verdict and the URL filter; extract the text of what is left."""
-    occurrences = {row["row"]: row["occurrence"] for row in read_rows(shard.occurrences) if row["shard"] == shard.index}
+    occurrences = dict(shard.occurrences)
     judge_url = built(url_filter)
     extractor = _extractor(extraction)
     with ShardOutput(directory, "extract") as output:

@@ -1,16 +1,22 @@
-"""What a source's name means: files somewhere, or the documentation of the installed packages."""
+"""What the sources' names mean: files somewhere, lists of such, or the documentation of the installed packages."""
 
 from __future__ import annotations
 
 import importlib.metadata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tasks.atomic import new_directory
 from tasks.manifest import code_version, fingerprint, library_versions
-from tasks.read.environment_docs import write_environment_docs
-from tasks.read.source import SourceFile, list_source, resolve_source
+from tasks.read.environment_docs import list_modules, write_environment_docs
+from tasks.read.raw_file import open_handle
+from tasks.read.source import Listing, SourceFile, list_source
 from tasks.stages import Progress, no_progress
 from tasks.store import Store
 
@@ -56,25 +62,111 @@ def embedded_pages(source: str) -> int | None:
     return int(pages)
 
 
-def check_source(source: str) -> None:
-    """ValueError where the source can't be read, before any work."""
-    if is_embedded(source):
-        embedded_pages(source)
-    else:
-        resolve_source(source)
+@dataclass(frozen=True)
+class NamedFile:
+    """A file, and the logical name of the source that it was found by."""
+
+    source: str
+    file: SourceFile
 
 
-def ignored_files(source: str) -> dict[str, int]:
-    """How many files of a folder or glob are of no format we read, by suffix."""
-    return {} if is_embedded(source) else list_source(source).ignored
+@dataclass(frozen=True)
+class Collected:
+    """What some sources hold now."""
+
+    files: tuple[NamedFile, ...]
+    ignored: Mapping[str, int]
+    """How many files of folders and globs are of no format we read, by suffix."""
+    unwritten_pages: int = 0
+    """Pages of the embedded default that a run would write first."""
 
 
-def collect_source(store: Store, source: str, progress: Progress = no_progress) -> tuple[SourceFile, ...]:
-    """The source's files. The embedded default is written to the store first, once for each set of package versions."""
-    if not is_embedded(source):
-        return resolve_source(source)
-    num_pages = embedded_pages(source)
-    distributions = runtime_distributions()
+def check_sources(sources: Sequence[str]) -> None:
+    """ValueError where one of them can't be read, before any work."""
+    for where, source in _expanded(sources):
+        if is_embedded(source):
+            embedded_pages(source)
+        else:
+            _listing(where, source)
+
+
+def collect_sources(
+    store: Store, sources: Sequence[str], progress: Progress = no_progress, *, write: bool = True
+) -> Collected:
+    """The files of all sources, each once, by the first name that it is found by.
+
+    The embedded default is written to the store first, once for each set of package versions; `write=False` only says
+    how many pages that would be. Raises ValueError where a source can't be read.
+    """
+    files: dict[str, NamedFile] = {}
+    ignored: Counter[str] = Counter()
+    unwritten_pages = 0
+    for where, source in _expanded(sources):
+        folder = source
+        if is_embedded(source):
+            distributions, num_pages = runtime_distributions(), embedded_pages(source)
+            destination = _embedded_folder(store, distributions, num_pages)
+            if not destination.is_dir():
+                if not write:
+                    unwritten_pages += num_pages or len(list_modules(distributions))
+                    continue
+                _write_embedded(distributions, destination, num_pages, progress)
+            folder = str(destination)
+        listing = _listing(where, folder)
+        ignored.update(listing.ignored)
+        for file in listing.files:
+            files.setdefault(file.path, NamedFile(source_name(source), file))
+    return Collected(tuple(files.values()), dict(sorted(ignored.items())), unwritten_pages)
+
+
+def _listing(where: str, source: str) -> Listing:
+    try:
+        return list_source(source)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from error
+
+
+def _expanded(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every source once, lists replaced by what they name; with the place in a list, as the beginning of an error."""
+    seen = set()
+    for named in sources:
+        for where, source in _listed(named) if _is_list(named) else [("", named)]:
+            if source not in seen:
+                seen.add(source)
+                yield where, source
+
+
+def _is_list(source: str) -> bool:
+    return (urlsplit(source).path if "://" in source else source).lower().endswith(".txt") and not set("*?[") & set(
+        source
+    )
+
+
+def _listed(path: str) -> Iterator[tuple[str, str]]:
+    """The sources of a list, one a line; empty lines and those that begin with # mean nothing."""
+    try:
+        with open_handle(path) as handle:
+            lines = handle.read().decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the list of sources {path} cannot be read ({error}): check it") from error
+    num_sources = 0
+    for number, line in enumerate(lines, 1):
+        source, where = line.strip(), f"{path}, line {number}: "
+        if not source or source.startswith("#"):
+            continue
+        if _is_list(source):
+            raise ValueError(f"{where}a list names no other list ({source}): write its sources here")
+        if not is_embedded(source) and "://" not in source and not source.startswith("/"):
+            if "://" in path:
+                raise ValueError(f"{where}{source!r} is relative, and the list is no local file: write a whole address")
+            source = str(Path(path).absolute().parent / source)
+        num_sources += 1
+        yield where, source
+    if not num_sources:
+        raise ValueError(f"the list of sources {path} names none: write one a line")
+
+
+def _embedded_folder(store: Store, distributions: Sequence[str], num_pages: int | None) -> Path:
     identity = fingerprint(
         {
             "pages": num_pages,
@@ -82,16 +174,17 @@ def collect_source(store: Store, source: str, progress: Progress = no_progress) 
             "code": code_version("tasks/read"),
         }
     )
-    folder = store.root / "sources" / f"{EMBEDDED}-{num_pages or 'all'}-{identity[:12]}"
-    if not folder.is_dir():
-        with new_directory(folder) as directory:
-            write_environment_docs(
-                distributions,
-                directory,
-                num_pages=num_pages,
-                on_progress=lambda done, total: progress("collect", done, total),
-            )
-    return resolve_source(str(folder))
+    return store.root / "sources" / f"{EMBEDDED}-{num_pages or 'all'}-{identity[:12]}"
+
+
+def _write_embedded(distributions: Sequence[str], folder: Path, num_pages: int | None, progress: Progress) -> None:
+    with new_directory(folder) as directory:
+        write_environment_docs(
+            distributions,
+            directory,
+            num_pages=num_pages,
+            on_progress=lambda done, total: progress("collect", done, total),
+        )
 
 
 def source_name(source: str) -> str:

@@ -1,17 +1,24 @@
 """How a stage runs: one function over its shards, each shard's output complete or absent, the manifest last.
 
-A stage's folder is named by its fingerprint. When a run is killed, the next one with the same fingerprint finds the
-finished shards and does the rest; when anything that determines the output changed, the folder is another one.
+work/<stage>/<fingerprint>/         one run of the stage: its manifest, which lists its shards
+work/<stage>/<fingerprint>/shard-*  shards that belong to this run alone
+work/<stage>/shards/<key>/          shards named by what went into them, which any run takes that needs just these
+
+When a run is killed, the next one finds the finished shards and does the rest. When anything that determines the output
+changed, the folders are others; where only a part of the input changed, the shards of the rest are found by their keys.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tasks.atomic import locked, new_directory, remove_leftovers, write_json
 from tasks.document import ShardReport
@@ -19,12 +26,26 @@ from tasks.manifest import MANIFEST, SCHEMA_VERSION, code_version, fingerprint, 
 from tasks.ports import ShardMap
 
 T = TypeVar("T")
-Progress = Callable[[str, int, int], None]
-"""Called with the stage's name, the shards done and their number."""
+
+SHARDS = "shards"
+_NAME_DIGITS = 20  # hexadecimal: 80 bits, so that a thousand million shards are apart
 
 
-def no_progress(stage: str, done: int, total: int) -> None:
+class Progress(Protocol):
+    """Told how far a stage is."""
+
+    def __call__(self, stage: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
+        """`done` of `total` shards (or steps) are finished; the finished shards took in so many `records`."""
+        ...
+
+
+def no_progress(stage: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
     """A `Progress` that shows nothing."""
+
+
+def stage_directory(work: Path, name: str, stage_fingerprint: str) -> Path:
+    """The folder of the run of stage `name` with this fingerprint, such as a corpus version's manifest lists."""
+    return work / name / stage_fingerprint[:_NAME_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -35,20 +56,33 @@ class Stage:
     identity: Mapping[str, Any]
     libraries: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("tasks",)
+    after: str = ""
+    """Fingerprint of the stage before; no part of a shard's key, which has that shard's own input instead."""
+
+    def _own(self) -> dict[str, Any]:
+        return {
+            "stage": self.name,
+            "identity": self.identity,
+            "code": code_version(*self.packages),
+            "libraries": library_versions(self.libraries),
+        }
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(
-            {
-                "stage": self.name,
-                "identity": self.identity,
-                "code": code_version(*self.packages),
-                "libraries": library_versions(self.libraries),
-            }
-        )
+        return fingerprint({**self._own(), "after": self.after})
+
+    @property
+    def own_fingerprint(self) -> str:
+        """Of the stage itself, whatever its input."""
+        return fingerprint(self._own())
 
     def directory(self, work: Path) -> Path:
-        return work / self.name / self.fingerprint[:20]
+        """The folder of this run of the stage."""
+        return stage_directory(work, self.name, self.fingerprint)
+
+    def shard(self, work: Path, shard_input: Mapping[str, Any]) -> Path:
+        """The folder of the shard that this stage makes of `shard_input`, in whatever run."""
+        return work / self.name / SHARDS / fingerprint({**self._own(), "input": shard_input})[:_NAME_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -60,8 +94,11 @@ class StageOutput:
     fingerprint: str
     manifest: Mapping[str, Any]
     reused: bool
+    """Its manifest was there: nothing was done."""
     report: ShardReport
-    shards: tuple[Path, ...] = field(default=())
+    shards: tuple[Path, ...] = ()
+    reused_shards: int = 0
+    """How many of the shards were there."""
 
 
 def _sum(reports: Sequence[ShardReport]) -> ShardReport:
@@ -78,6 +115,7 @@ def _sum(reports: Sequence[ShardReport]) -> ShardReport:
 
 
 def _output(stage: Stage, directory: Path, manifest: Mapping[str, Any], reused: bool) -> StageOutput:
+    shards = tuple(directory.parent / name for name in manifest["shards"])
     return StageOutput(
         stage.name,
         directory,
@@ -85,8 +123,39 @@ def _output(stage: Stage, directory: Path, manifest: Mapping[str, Any], reused: 
         manifest,
         reused,
         ShardReport(**manifest["report"]),
-        tuple(directory / name for name in manifest["shards"]),
+        shards,
+        len(shards) - (0 if reused else manifest["computed"]["shards"]),
     )
+
+
+def clear_leftovers(shards: Path) -> int:
+    """Remove what killed runs left in a stage's folder of shared shards; how many things that were.
+
+    Nothing is touched while any run is at that stage: their unfinished shards look the same.
+    """
+    if not shards.is_dir():
+        return 0
+    descriptor = os.open(shards / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return remove_leftovers(shards)
+    except BlockingIOError:
+        return 0
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _at_work_in(shards: Path) -> Iterator[None]:
+    """Keep others from clearing away what is written under `shards` now; released however the process ends."""
+    shards.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(shards)
+    descriptor = os.open(shards / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -115,50 +184,70 @@ def run_stage(
     function: Callable[[T, Path], ShardReport],
     items: Sequence[T],
     *,
+    inputs: Sequence[Mapping[str, Any]] | None = None,
     progress: Progress = no_progress,
     finish: Callable[[Path, tuple[Path, ...]], Mapping[str, Any]] | None = None,
 ) -> StageOutput:
     """Run `function(item, new folder)` for every item, or return the complete output that is already there.
 
+    `inputs` says of each item all that distinguishes it, where its shard may serve other runs too; two runs that need
+    the same shard at the same time both make it, and the first one's stays. Without `inputs` the shards are this run's.
     `finish(folder, shard folders)` runs once, here, after all shards; its result is "extra" in the manifest.
     Raises `ShardError` for the first shard that fails; shards that finished stay for the next run. Where another run is
     at the same stage with the same inputs, this one waits for it and takes its output.
     """
     directory = stage.directory(work)
     with locked(directory.with_name(f".{directory.name}.lock")):
-        return _run_locked(stage, directory, shard_map, function, items, progress, finish)
+        if (output := _complete(stage, directory)) is not None:
+            progress(stage.name, len(output.shards), len(output.shards), records=output.report.records_in)
+            return output
+        directory.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(directory)
+        if inputs is None:
+            shards = tuple(directory / f"shard-{index:05d}" for index in range(len(items)))
+            return _compute(stage, directory, shard_map, function, items, shards, progress, finish)
+        shards = tuple(stage.shard(work, shard_input) for shard_input in inputs)
+        assert len(set(shards)) == len(items), f"stage {stage.name}: two shards with one input"
+        with _at_work_in(directory.with_name(SHARDS)):
+            return _compute(stage, directory, shard_map, function, items, shards, progress, finish)
 
 
-def _run_locked(
+def _complete(stage: Stage, directory: Path) -> StageOutput | None:
+    """The output that is there already; None where there is none, or one of its shards has been removed since."""
+    manifest = read_manifest(directory)
+    if manifest is None:
+        return None
+    if manifest["fingerprint"] != stage.fingerprint:
+        raise ValueError(f"{directory} holds another stage's output; remove that folder and run again")
+    output = _output(stage, directory, manifest, reused=True)
+    return output if all(shard.is_dir() for shard in output.shards) else None
+
+
+def _compute(
     stage: Stage,
     directory: Path,
     shard_map: ShardMap,
     function: Callable[[T, Path], ShardReport],
     items: Sequence[T],
+    shards: tuple[Path, ...],
     progress: Progress,
     finish: Callable[[Path, tuple[Path, ...]], Mapping[str, Any]] | None,
 ) -> StageOutput:
-    manifest = read_manifest(directory)
-    if manifest is not None:
-        if manifest["fingerprint"] != stage.fingerprint:
-            raise ValueError(f"{directory} holds another stage's output; remove that folder and run again")
-        progress(stage.name, len(manifest["shards"]), len(manifest["shards"]))
-        return _output(stage, directory, manifest, reused=True)
-
+    """Do the shards that are not there, and write the manifest."""
     started = time.time()
-    directory.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(directory)
-    shards = tuple(directory / f"shard-{index:05d}" for index in range(len(items)))
     reports: dict[int, ShardReport] = {}
     for index, shard in enumerate(shards):
         if shard.is_dir():
             reports[index] = ShardReport(**json.loads((shard / "report.json").read_bytes()))
     pending = [index for index in range(len(items)) if index not in reports]
-    progress(stage.name, len(reports), len(items))
+    num_records = sum(report.records_in for report in reports.values())
+    progress(stage.name, len(reports), len(items), records=num_records)
 
     def done(position: int, report: ShardReport) -> None:
+        nonlocal num_records
         reports[pending[position]] = report
-        progress(stage.name, len(reports), len(items))
+        num_records += report.records_in
+        progress(stage.name, len(reports), len(items), records=num_records)
 
     works = [_ShardWork(function, items[index], shards[index]) for index in pending]
     shard_map.map(_run_shard, works, name=stage.name, on_done=done)
@@ -167,10 +256,12 @@ def _run_locked(
         "schema_version": SCHEMA_VERSION,
         "stage": stage.name,
         "fingerprint": stage.fingerprint,
+        "own_fingerprint": stage.own_fingerprint,
         "identity": json.loads(json.dumps(stage.identity, default=lambda value: value.model_dump(mode="json"))),
         "libraries": library_versions(stage.libraries),
-        "shards": [shard.name for shard in shards],
+        "shards": [str(shard.relative_to(directory.parent)) for shard in shards],
         "report": asdict(_sum([reports[index] for index in range(len(items))])),
+        "computed": {"shards": len(pending), "records": sum(reports[index].records_in for index in pending)},
         "seconds": round(time.time() - started, 3),
         "extra": extra,
     }

@@ -5,8 +5,9 @@ learning rate by `model.schedule`), so a run that was killed and resumed draws t
 the CPU in fp32, with the same number of threads, bit for bit.
 
 Per step: gradients of all microbatches are summed, averaged over processes, clipped; loss and gradient norm must be
-finite *before* the weights move; then evaluation, one line in `metrics.jsonl`, a checkpoint, in this order, so that a
-checkpoint never exists without its curve. All processes take part in every step and every evaluation; rank 0 writes.
+finite *before* the weights move; then evaluation with samples, one line in `metrics.jsonl`, a checkpoint, in this
+order, so that a checkpoint never exists without its curve. All processes take part in every step and every evaluation;
+rank 0 writes.
 
 Shapes: B sequences, T tokens.
 """
@@ -45,21 +46,12 @@ from tasks.evaluation.bits_per_byte import BitsPerByte, Score, choose_documents,
 from tasks.loader import Batch, TokenLoader, batch_hash
 from tasks.metrics_file import METRICS_FILE, StepReport, metrics_line, truncate_metrics
 from tasks.pack import TokenShards
-from tasks.recipes.pretraining import PretrainRecipe
+from tasks.recipes.pretraining import PretrainRecipe, resume_differences
 from tasks.rule import Configuration
-from tasks.tokenizer import tokenizer_hash
+from tasks.samples import SAMPLES_FILE, append_samples, truncate_samples
+from tasks.tokenizer import load_tokenizer, tokenizer_hash
 
 RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"
-
-_FREE_TO_CHANGE = {
-    "name",
-    "microbatch_sequences",
-    "checkpoint_every_steps",
-    "keep_checkpoints",
-    "evaluate_every_steps",
-    "evaluate_max_documents",
-}
-"""Fields of the recipe that may differ when a run is resumed: none of them moves the weights (but for rounding)."""
 
 
 class TrainJob(Configuration):
@@ -67,7 +59,7 @@ class TrainJob(Configuration):
 
     tokens_dir: Path = Field(description="Published token shards")
     tokenizer_file: Path = Field(description="The tokenizer they were made with")
-    run_dir: Path = Field(description="Receives checkpoints/, metrics.jsonl and run.json; shared by all processes")
+    run_dir: Path = Field(description="Receives checkpoints/, metrics.jsonl, samples.jsonl and run.json; shared by all")
     recipe: PretrainRecipe
     resume: bool = Field(False, description="Continue from the newest checkpoint in run_dir, where there is one")
     device: str = Field(
@@ -170,6 +162,8 @@ class _Run:
             )
         self.checkpoints_dir = job.run_dir / CHECKPOINTS
         self.metrics_file = job.run_dir / METRICS_FILE
+        self.samples_file = job.run_dir / SAMPLES_FILE
+        self.tokenizer = load_tokenizer(job.tokenizer_file)
 
     def _check_inputs(self) -> None:
         found = tokenizer_hash(self.job.tokenizer_file)
@@ -203,6 +197,7 @@ class _Run:
             state = load_checkpoint(folder, self.model, self.optimizer)
         if self.rank == 0:
             truncate_metrics(self.metrics_file, state.step if state else 0)
+            truncate_samples(self.samples_file, state.step if state else 0)
             write_json(self.job.run_dir / RUN_FILE, self._description())
         self._barrier()
         return state
@@ -227,8 +222,7 @@ class _Run:
         }
 
     def _check_resumable(self, folder: Path, state: CheckpointState) -> None:
-        before, now = state.recipe.model_dump(exclude=_FREE_TO_CHANGE), self.recipe.model_dump(exclude=_FREE_TO_CHANGE)
-        if changed := [f"{name} ({before[name]} before, {now[name]} now)" for name in now if before[name] != now[name]]:
+        if changed := resume_differences(state.recipe.model_dump(mode="json"), self.recipe):
             raise ValueError(f"{folder} was made with another recipe: {', '.join(changed)}; start a new run")
         if state.tokens_digest != self.shards.digest:
             raise ValueError(f"{folder} was made from other token shards than {self.job.tokens_dir}; start a new run")
@@ -243,6 +237,8 @@ class _Run:
                 report, stop = self._step(step, should_stop is not None and should_stop())
                 if report.finite and (step == self.num_steps or step % self.recipe.evaluate_every_steps == 0):
                     report = replace(report, held_out=self._evaluate())
+                    if self.rank == 0 and report.finite:
+                        append_samples(self.samples_file, self.model, self.tokenizer, step)
                 if metrics is not None:
                     metrics.write(metrics_line(report))
                     metrics.flush()

@@ -5,6 +5,9 @@ UTF-8. Each document is scored alone, cut into consecutive chunks of the context
 from end-of-text, the first of each further chunk from the last token of the chunk before, as in the rolling
 log-likelihood of EleutherAI's lm-evaluation-harness; the end-of-text after the document is not scored.
 
+Models with different tokenizers are compared on the same documents: `document_texts` gives the texts that token shards
+hold, exactly, and `score_texts` scores a model on them with its own tokenizer.
+
 Shapes: B chunks, T tokens.
 """
 
@@ -15,12 +18,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from model.decoder import Decoder
 from model.loss import IGNORED_TARGET
-from tasks.pack import Tokens, TokenShards
+from tasks.pack import PackedDocument, Tokens, TokenShards
 from tasks.tokenizer import END_OF_TEXT_ID
 
 BATCH_TOKENS = 16_384
@@ -88,15 +93,38 @@ def score_documents(
     model: Decoder, shards: TokenShards, numbers: Sequence[int], *, batch_tokens: int = BATCH_TOKENS
 ) -> Score:
     """Total code length in nats, tokens and bytes of the documents with these numbers."""
-    device = model.embedding.weight.device
     documents = [shards.document(number) for number in numbers]
-    chunks = [
-        chunk
-        for document in documents
-        for chunk in _chunks(
-            shards.read(document.start, document.start + document.num_tokens - 1), model.config.max_seq_len
-        )
-    ]
+    tokens = [_text_tokens(shards, document) for document in documents]
+    return _score(model, tokens, sum(document.num_bytes for document in documents), batch_tokens)
+
+
+def document_texts(shards: TokenShards, numbers: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """The texts of the documents with these numbers, from the tokens that `tokenizer` made of them.
+
+    The tokenizers here are byte-level and normalise nothing, so these are the texts that were tokenised.
+    """
+    tokens = [_text_tokens(shards, shards.document(number)) for number in numbers]
+    texts: list[str] = tokenizer.decode_batch([ids.tolist() for ids in tokens], skip_special_tokens=False)
+    return texts
+
+
+def score_texts(
+    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], *, batch_tokens: int = BATCH_TOKENS
+) -> Score:
+    """`score_documents` for texts, which the model's own tokenizer encodes."""
+    encodings = tokenizer.encode_batch_fast(list(texts))
+    tokens = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+    return _score(model, tokens, sum(len(text.encode("utf-8")) for text in texts), batch_tokens)
+
+
+def _text_tokens(shards: TokenShards, document: PackedDocument) -> Tokens:
+    """The document's tokens without its end-of-text."""
+    return shards.read(document.start, document.start + document.num_tokens - 1)
+
+
+def _score(model: Decoder, documents: Sequence[Tokens], num_bytes: int, batch_tokens: int) -> Score:
+    device = model.embedding.weight.device
+    chunks = [chunk for tokens in documents for chunk in _chunks(tokens, model.config.max_seq_len)]
     # chunks of like length share a batch, so that little of it is padding; on the right, where causality hides it
     chunks.sort(key=lambda chunk: len(chunk[1]))
     was_training = model.training
@@ -109,8 +137,8 @@ def score_documents(
     model.train(was_training)
     return Score(
         nats=math.fsum(nats),
-        num_tokens=sum(document.num_tokens - 1 for document in documents),
-        num_bytes=sum(document.num_bytes for document in documents),
+        num_tokens=sum(len(tokens) for tokens in documents),
+        num_bytes=num_bytes,
         num_documents=len(documents),
     )
 

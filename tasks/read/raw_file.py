@@ -1,15 +1,20 @@
-"""The bytes of one source file, local or remote, read at any offset without holding the file."""
+"""The bytes of one file, local or remote, read at any offset without holding the file.
+
+A remote file is read by range requests, so that what a broken connection costs is one of them: it is asked for again,
+and everything before it stays.
+"""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import fsspec
+from tasks.address import connect
+from tasks.transient import UnavailableError, refusal, retried
 
 BLOCK_BYTES = 1 << 20
 BLOCKS_KEPT = 4  # a gzip member's end is found up to one feed behind the furthest byte read
@@ -47,35 +52,86 @@ class RawFile:
         return self._blocks[number]
 
 
+class _RemoteHandle:
+    """A remote file whose every read is tried again, from where it began."""
+
+    def __init__(self, handle: Any, address: str) -> None:
+        self._handle, self._address = handle, address
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        """Raises UnavailableError after the last try, and ValueError where another try is of no use."""
+        if num_bytes < 0:  # in blocks: fsspec would fetch all of it in one request
+            return b"".join(iter(lambda: self.read(BLOCK_BYTES), b""))
+        position = self._handle.tell()
+
+        def read_once() -> bytes:
+            self._handle.seek(position)
+            return cast(bytes, self._handle.read(num_bytes))
+
+        try:
+            return retried(read_once, "reading", self._address)
+        except Exception as error:
+            raise refusal(error, "reading", self._address) from error
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return cast(int, self._handle.seek(offset, whence))
+
+    def tell(self) -> int:
+        return cast(int, self._handle.tell())
+
+
 @contextmanager
 def open_handle(path: str) -> Iterator[BinaryIO]:
     """A seekable binary handle on a local path or any URL that fsspec knows.
 
-    A web server that cannot send parts of a file gets its file copied to a temporary one first.
+    A web server that cannot send parts of a file gets its file copied to a temporary one first. What can pass on a
+    second try is tried again, here and in every read. Raises, for a URL, UnavailableError after the last try and
+    ValueError for what no second try would mend, without credentials that the URL may hold.
     """
     if "://" not in path:
         with Path(path).open("rb") as handle:
             yield handle
         return
-    filesystem, remote_path = fsspec.core.url_to_fs(path)
-    with filesystem.open(remote_path, "rb") as handle:
-        if not path.startswith(("http://", "https://")) or _serves_ranges(handle):
-            yield cast(BinaryIO, handle)
-            return
-    with tempfile.TemporaryFile() as copy:
+    with ExitStack() as opened:
+        try:
+            remote = _open_remote(path, opened)
+        except Exception as error:  # each storage has its own
+            raise refusal(error, "opening", path) from error
+        yield remote
+
+
+def _open_remote(path: str, opened: ExitStack) -> BinaryIO:
+    filesystem, remote_path = connect(path)
+    handle = opened.enter_context(retried(lambda: filesystem.open(remote_path, "rb"), "opening", path))
+    if not path.startswith(("http://", "https://")) or _serves_ranges(handle, path):
+        return cast(BinaryIO, _RemoteHandle(handle, path))
+    copy = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the caller's `with` closes it
+
+    def copy_once() -> None:
+        copy.seek(0)
+        copy.truncate()
         with filesystem.open(remote_path, "rb", block_size=0) as stream:
             shutil.copyfileobj(stream, copy, BLOCK_BYTES)
-        yield cast(BinaryIO, copy)
+
+    retried(copy_once, "reading", path)
+    copy.seek(0)
+    return cast(BinaryIO, copy)
 
 
-def _serves_ranges(handle: Any) -> bool:
+def _serves_ranges(handle: Any, path: str) -> bool:
     """Whether the last byte can be had alone; fsspec raises ValueError where the server sends the whole file."""
-    try:
+
+    def read_last() -> None:
         handle.seek(-1, 2)
         handle.read(1)
-        handle.seek(0)
+
+    try:
+        retried(read_last, "reading", path)
+    except UnavailableError:
+        raise
     except ValueError:
         return False
+    handle.seek(0)
     return True
 
 

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import fsspec
+import aiohttp
+from fsspec.core import has_magic
 from pydantic import Field
 
+from tasks.address import connect, explained, redacted
 from tasks.read.archive_layout import ArcLayout, WarcLayout
 from tasks.read.byte_stream import GZIP_MAGIC, PREFIX_BYTES, member_prefix
 from tasks.read.line_layout import LineLayout
 from tasks.read.raw_file import open_raw
 from tasks.rule import Configuration
+from tasks.transient import UnavailableError, retried
 
 SourceFormat = Literal["warc", "arc", "html", "jsonl", "parquet"]
 
@@ -65,7 +68,7 @@ def resolve_source(source: str) -> tuple[SourceFile, ...]:
     listing = list_source(source)
     if listing.ignored:
         counts = ", ".join(f"{suffix} ({count})" for suffix, count in sorted(listing.ignored.items()))
-        logger.warning("%s: %d files ignored: %s", source, sum(listing.ignored.values()), counts)
+        logger.warning("%s: %d files ignored: %s", redacted(source), sum(listing.ignored.values()), counts)
     return listing.files
 
 
@@ -82,7 +85,9 @@ def list_source(source: str) -> Listing:
     ignored: Counter[str] = Counter()
     for path, info in sorted(paths.items()):
         if not path.isprintable():  # the name of a file stands in the ledger, as text
-            raise ValueError(f"the name of the file {path!r} is no readable text (UTF-8): rename it, or leave it out")
+            raise ValueError(
+                f"the name of the file {redacted(path)!r} is no readable text (UTF-8): rename it, or leave it out"
+            )
         file_format = format_of_name(path)
         if file_format is None and is_single_file:
             file_format = sniff_format(path)
@@ -94,7 +99,7 @@ def list_source(source: str) -> Listing:
         )
     if not files:
         found = f"{sum(ignored.values())} files with other suffixes" if ignored else "no files"
-        raise ValueError(f"source {source!r} holds {found}: it needs at least one of {', '.join(SUFFIXES)}")
+        raise ValueError(f"source {redacted(source)!r} holds {found}: it needs at least one of {', '.join(SUFFIXES)}")
     return Listing(files=tuple(files), ignored=dict(ignored))
 
 
@@ -129,22 +134,44 @@ def sniff_format(path: str) -> SourceFormat:
 def _find(source: str) -> tuple[dict[str, dict[str, Any]], bool]:
     """What fsspec knows of each file, by absolute path or URL; and whether the source names one file itself."""
     try:
-        filesystem, path = fsspec.core.url_to_fs(source)
-        is_web = source.startswith(("http://", "https://"))
-        if is_web or filesystem.isfile(path):  # a web server's folders are pages that list files: not ours to guess
-            return {_full_path(filesystem, path): filesystem.info(path)}, True
-        if filesystem.isdir(path):
-            found = filesystem.find(path, detail=True)
-        elif fsspec.core.has_magic(path):
-            found = {name: info for name, info in filesystem.glob(path, detail=True).items() if info["type"] == "file"}
-        else:
-            raise FileNotFoundError(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"source {source!r} does not exist: check the path, or the address and its bucket") from error
+        filesystem, path = connect(source)
+        found, is_single_file = retried(lambda: _listed(filesystem, path, source), "listing", source)
+    except UnavailableError:
+        raise
     except Exception as error:  # each storage has its own: no credentials, no such host, a protocol without its package
-        reason = " ".join(str(error).split())
-        raise ValueError(f"source {source!r} cannot be listed ({type(error).__name__}: {reason}): check it") from error
-    return {_full_path(filesystem, name): info for name, info in found.items()}, False
+        if _says_absent(error):
+            raise ValueError(
+                f"source {redacted(source)!r} does not exist: check the path, or the address and its bucket"
+            ) from error
+        raise ValueError(f"source {redacted(source)!r} cannot be listed ({explained(error)}): check it") from error
+    return {_full_path(filesystem, name): info for name, info in found.items()}, is_single_file
+
+
+def _says_absent(error: Exception) -> bool:
+    """fsspec reports whatever went wrong with a web address as a file that is not found; the cause says what it was."""
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.ClientError):
+        return isinstance(cause, aiohttp.ClientResponseError) and cause.status in (404, 410)
+    return isinstance(error, FileNotFoundError)
+
+
+def _listed(filesystem: Any, path: str, source: str) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Files by the filesystem's own names. Raises FileNotFoundError, and what else the storage raises."""
+    try:
+        info = filesystem.info(path)  # `isfile` and `isdir` take a server's every failure for "no"
+    except FileNotFoundError:
+        is_web = source.startswith(
+            ("http://", "https://")
+        )  # folders there are pages that list files: not ours to guess
+        if is_web or not has_magic(path):
+            raise
+        found = filesystem.glob(path, detail=True)
+        return {name: info for name, info in found.items() if info["type"] == "file"}, False
+    if info["type"] == "directory":
+        return filesystem.find(path, detail=True), False
+    if info["type"] != "file":  # a pipe or a device
+        raise FileNotFoundError(path)
+    return {path: info}, True
 
 
 def _full_path(filesystem: Any, path: str) -> str:

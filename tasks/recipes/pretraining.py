@@ -1,6 +1,6 @@
 """Complete pretraining configurations, as functions: what to train, on how much, and how.
 
-`smoke` shows on two CPU cores within a minute that the loss falls; `small` is the least that writes words; `base` is a
+`smoke` shows on two CPU cores within a minute that the loss falls; `small` is the least that writes words; `full` is a
 124M-parameter model for one GPU.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,18 @@ from model.schedule import MAX_WARMUP_FRACTION
 from tasks.recipes.overrides import OverrideError, apply_overrides
 from tasks.rule import Configuration
 from tasks.tokenizer import TokenizerConfig
+
+FREE_ON_RESUME = frozenset(
+    {
+        "name",
+        "microbatch_sequences",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "evaluate_every_steps",
+        "evaluate_max_documents",
+    }
+)
+"""Fields of the recipe that may differ when a run is resumed: none of them moves the weights (but for rounding)."""
 
 
 class PretrainRecipe(Configuration):
@@ -117,6 +129,21 @@ class PretrainRecipe(Configuration):
         return max(1, int(min(limit for limit in limits if limit is not None)) // self.global_batch_tokens)
 
 
+def resume_differences(before: Mapping[str, Any], now: PretrainRecipe) -> list[str]:
+    """What forbids to go on with a run of the recipe `before`, as JSON has it: `seed (1 before, 0 now)`.
+
+    `before` may come from an earlier version of the code: a field that it lacks had the value that is the default now.
+    """
+    current = now.model_dump(mode="json")
+    defaults = {name: field.default for name, field in PretrainRecipe.model_fields.items() if not field.is_required()}
+    earlier = {name: defaults.get(name) for name in current} | dict(before)
+    return [
+        f"{name} ({earlier.get(name)} before, {current.get(name, 'unknown')} now)"
+        for name in sorted((before.keys() | current.keys()) - FREE_ON_RESUME)
+        if earlier.get(name) != current.get(name)
+    ]
+
+
 def ladder_learning_rate(num_parameters: int) -> float:
     """Peak learning rate for AdamW: half of .0047 (N / 108M)^(-1/3), the rule of OLMo-core's model ladder."""
     return 0.5 * 0.0047 * math.pow(num_parameters / 108e6, -1 / 3)
@@ -165,10 +192,10 @@ def small() -> PretrainRecipe:
     )
 
 
-def base() -> PretrainRecipe:
+def full() -> PretrainRecipe:
     """124M parameters at 20 tokens each, at most 4 passes: hours on one GPU."""
     return PretrainRecipe(
-        name="base",
+        name="full",
         model="124m",
         tokenizer=TokenizerConfig(vocab_size=50_304, max_train_bytes=1_000_000_000),
         held_out_fraction=0.001,
@@ -184,7 +211,7 @@ def base() -> PretrainRecipe:
     )
 
 
-PRETRAIN_RECIPES: dict[str, Callable[[], PretrainRecipe]] = {"smoke": smoke, "small": small, "base": base}
+PRETRAIN_RECIPES: dict[str, Callable[[], PretrainRecipe]] = {"smoke": smoke, "small": small, "full": full}
 
 
 def resolve_pretrain_recipe(name: str, overrides: Mapping[str, str]) -> PretrainRecipe:

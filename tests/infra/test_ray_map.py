@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra.ray_map import ClusterError, RayMap, ray_cluster
-from tasks.ports import ShardError
+from tasks.ports import ShardError, WorkerLostError
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_failing_shard_is_named_and_its_error_is_the_cause(cluster: RayMap) ->
 
 
 def test_a_worker_that_dies_again_and_again_fails_the_shard(cluster: RayMap) -> None:
-    with pytest.raises(ShardError, match="shard 0: the worker was lost"):
+    with pytest.raises(WorkerLostError, match="shard 0: the worker was lost"):
         cluster.map(_square, [14], name="square")
 
 

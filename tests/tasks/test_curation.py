@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks import curation
-from tasks.curation import Refresh
 from tasks.ports import InProcessMap
 from tasks.publish import LedgerError, check_adds_up, corpus_digest
-from tasks.read.source import resolve_source
 from tasks.recipes.curation import CurationRecipe, fineweb, resolve_curation_recipe
+from tasks.refresh import Refresh
+from tasks.stages import StageOutput
 from tasks.store import Store
 from tests.data.prose import corpus_members, page, prose, warc_record, write_warc
 
@@ -24,11 +24,14 @@ NUM_PAGES = 44
 
 
 def refresh_in_process(
-    root: Path, source: Path, recipe: CurationRecipe | None = None, name: str = "small"
-) -> tuple[Path, dict[str, Any], dict[str, curation.StageOutput]]:
-    """Every stage in order, without any engine: the published version, its manifest, and the stages' outputs."""
+    root: Path, source: Path, recipe: CurationRecipe | None = None, name: str = "small", **options: Any
+) -> tuple[Path, dict[str, Any], dict[str, StageOutput]]:
+    """Every stage in order, without any engine: the published version, its manifest, and the stages' outputs.
+
+    `options` are those of `Refresh.plan`. The stages run whether or not there is anything new.
+    """
     store, shard_map = Store.open(root), InProcessMap()
-    refresh = Refresh(store, name, "small", resolve_source(str(source)), recipe or small_recipe())
+    refresh = Refresh.plan(store, name, [str(source)], recipe or small_recipe(), **options)
     counted = curation.inventory(refresh, shard_map)
     records = curation.read(refresh, counted, shard_map)
     extracted = curation.extract(refresh, records, shard_map)
@@ -143,10 +146,10 @@ def test_a_changed_threshold_recomputes_its_stage_and_what_follows(tmp_path: Pat
 def test_a_refresh_that_was_published_is_recognised(tmp_path: Path) -> None:
     source = write_warc(tmp_path / "pages.warc.gz", 6)
     path, manifest, _ = refresh_in_process(tmp_path / "store", source)
-    refresh = Refresh(Store.open(tmp_path / "store"), "small", "small", resolve_source(str(source)), small_recipe())
+    refresh = Refresh.plan(Store.open(tmp_path / "store"), "small", [str(source)], small_recipe())
     assert refresh.published() == (path, json.loads((path / "manifest.json").read_bytes())) == (path, manifest)
     write_warc(source, 7)
-    changed = Refresh(refresh.store, "small", "small", resolve_source(str(source)), refresh.recipe)
+    changed = Refresh.plan(refresh.store, "small", [str(source)], refresh.recipe)
     assert changed.published() is None
 
 
@@ -223,7 +226,7 @@ def test_a_missing_ledger_row_stops_the_run(published: tuple[Path, dict[str, Any
 def test_a_run_that_loses_a_record_publishes_nothing(tmp_path: Path) -> None:
     """Fault injection: one ledger row of one finished shard vanishes."""
     store, source = Store.open(tmp_path / "store"), write_warc(tmp_path / "pages.warc.gz", 16)
-    refresh = Refresh(store, "small", "small", resolve_source(str(source)), small_recipe())
+    refresh = Refresh.plan(store, "small", [str(source)], small_recipe())
     _, _, outputs = refresh_in_process(store.root, source, name="other")
     ledger = outputs["quality"].shards[0] / "ledger.parquet"
     table = pq.read_table(ledger)

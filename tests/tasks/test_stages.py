@@ -31,14 +31,17 @@ def _write(item: int, directory: Path) -> ShardReport:
 
 def test_reports_add_up_and_a_second_run_recomputes_nothing(tmp_path: Path) -> None:
     stage, shard_map = Stage("demo", {"a": 1}), CountingMap()
-    calls: list[tuple[int, int]] = []
-    first = run_stage(
-        stage, tmp_path, shard_map, _write, [3, 4], progress=lambda _, done, total: calls.append((done, total))
-    )
+    calls: list[tuple[int, int, int]] = []
+
+    def progress(_: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
+        calls.append((done, total, records))
+
+    first = run_stage(stage, tmp_path, shard_map, _write, [3, 4], progress=progress)
     assert first.report == ShardReport(7, 5, {"stage/reason": 2}, 4)
     assert [(shard / "out.txt").read_text() for shard in first.shards] == ["3", "4"]
-    assert calls[0] == (0, 2) and calls[-1] == (2, 2)
-    second = run_stage(stage, tmp_path, shard_map, _write, [3, 4])
+    assert calls == [(0, 2, 0), (1, 2, 3), (2, 2, 7)]
+    second = run_stage(stage, tmp_path, shard_map, _write, [3, 4], progress=progress)
+    assert calls[3:] == [(2, 2, 7)]
     assert second.reused and second.report == first.report and shard_map.asked == [2]
 
 

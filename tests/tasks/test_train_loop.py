@@ -27,6 +27,7 @@ from tasks.loader import TokenLoader, batch_hash
 from tasks.metrics_file import StepReport, read_metrics
 from tasks.pack import TokenShards, tokenize_bucket, write_token_manifest
 from tasks.recipes.pretraining import PretrainRecipe
+from tasks.samples import PROMPTS, read_samples
 from tasks.tokenizer import HeldOutSplit, TokenizerConfig, save_tokenizer, train_tokenizer
 from tasks.train_loop import TrainingDivergedError, TrainJob, TrainResult, train
 
@@ -212,7 +213,14 @@ def test_interrupted_after_any_step_the_curve_is_the_same_bit_for_bit(
     assert resumed == list(range(first, NUM_STEPS + 1))
     assert curve(tmp_path) == curve(reference.run_dir)
     assert result.held_out == reference.result.held_out
+    assert read_samples(tmp_path / "samples.jsonl") == read_samples(reference.run_dir / "samples.jsonl")
     assert all(torch.equal(tensor, weights(reference.result)[name]) for name, tensor in weights(result).items())
+
+
+def test_every_evaluation_writes_samples(reference: Reference):
+    rows = read_samples(reference.run_dir / "samples.jsonl")
+    assert sorted({row["step"] for row in rows}) == [8, 16, 20]
+    assert {row["prompt"] for row in rows} == set(PROMPTS)
 
 
 CHILD = """

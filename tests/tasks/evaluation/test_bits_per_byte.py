@@ -11,7 +11,14 @@ import torch
 
 from model.config import DecoderConfig
 from model.decoder import Decoder
-from tasks.evaluation.bits_per_byte import bits_per_byte, choose_documents, score_documents, summed
+from tasks.evaluation.bits_per_byte import (
+    bits_per_byte,
+    choose_documents,
+    document_texts,
+    score_documents,
+    score_texts,
+    summed,
+)
 from tasks.pack import TokenShards, tokenize_bucket, write_token_manifest
 from tasks.tokenizer import (
     END_OF_TEXT_ID,
@@ -32,6 +39,7 @@ TEXTS = [
     "nine byte",
     "a text of a few chunks, with 3 digits: 123",
     "the end\n" * 9,
+    "<|end_of_text|> spelled out, \x00 and 漢字 🙂",
 ]
 
 
@@ -122,6 +130,29 @@ def test_choices_are_nested_and_stable(shards: TokenShards):
         assert set(smaller) < set(larger)
         assert larger == sorted(larger)
     assert choose_documents(shards, None) == choose_documents(shards, 10**6) == list(range(len(TEXTS)))
+
+
+def test_texts_come_back_exactly_and_score_as_their_tokens_do(folder: Path, shards: TokenShards):
+    numbers, tokenizer = choose_documents(shards, None), load_tokenizer(folder / "tokenizer.json")
+    texts = document_texts(shards, numbers, tokenizer)
+    assert texts == TEXTS
+    assert score_texts(decoder(), tokenizer, texts) == score_documents(decoder(), shards, numbers)
+    some = document_texts(shards, numbers[1:4], tokenizer)
+    assert score_texts(decoder(), tokenizer, some) == score_documents(decoder(), shards, numbers[1:4])
+
+
+def test_another_tokenizer_is_held_to_the_same_bytes(folder: Path, shards: TokenShards):
+    """Bits of the uniform model: its own tokens, whatever cut them, each costs log2 of the vocabulary."""
+    other = train_tokenizer(["nothing like the texts"], TokenizerConfig(vocab_size=259))
+    texts = document_texts(shards, choose_documents(shards, None), load_tokenizer(folder / "tokenizer.json"))
+    model = decoder()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    result = summed([score_texts(model, other, texts)])
+    num_bytes = sum(len(text.encode()) for text in TEXTS)
+    assert result.num_bytes == num_bytes == result.num_tokens  # 259 entries: bytes and special tokens, no merges
+    assert result.bits_per_byte == pytest.approx(math.log2(320), rel=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])

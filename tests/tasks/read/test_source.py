@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import os
 from pathlib import Path
 
 import fsspec
@@ -15,7 +12,9 @@ import pytest
 from tasks.read.inventory import inventory_file
 from tasks.read.records import read_range
 from tasks.read.source import list_source, resolve_source, sniff_format
+from tasks.transient import Backoff, UnavailableError, is_transient
 from tests.tasks.read.warc_bytes import LIMITS, members, page
+from tests.tasks.read.web_server import Trouble, web_server
 
 RECORDS = [page(number, words=40_000) for number in range(1, 9)]
 PLAIN = b"".join(RECORDS)  # several of the reader's blocks
@@ -123,56 +122,63 @@ def test_object_store() -> None:
     assert_reads_all("memory://bucket/crawl")
 
 
-@contextmanager
-def web_server(content: bytes, *, ranges: bool) -> Iterator[str]:
-    """A server on this machine that has one file; yields its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(with_body=False)
-
-        def do_GET(self) -> None:
-            self.answer(with_body=True)
-
-        def answer(self, *, with_body: bool) -> None:
-            if not self.path.startswith("/a.warc"):
-                self.send_error(404)
-                return
-            body = content
-            wanted = self.headers.get("Range")
-            if ranges and wanted:
-                start, end = wanted.removeprefix("bytes=").split("-")
-                body = content[int(start) : int(end) + 1]
-                self.send_response(206)
-                self.send_header("Content-Range", f"bytes {start}-{int(start) + len(body) - 1}/{len(content)}")
-            else:
-                self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", '"v1"')
-            self.end_headers()
-            if with_body:
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("compressed", [True, False])
 def test_web_server(ranges: bool, compressed: bool) -> None:
-    with web_server(members(RECORDS) if compressed else PLAIN, ranges=ranges) as address:
-        source = f"{address}/a.warc{'.gz' * compressed}?token=1"
+    with web_server(members(RECORDS) if compressed else PLAIN, ranges=ranges) as server:
+        source = f"{server.address}/a.warc{'.gz' * compressed}?token=1"
         assert resolve_source(source)[0].version == '"v1"'
         assert_reads_all(source)
         with pytest.raises(ValueError, match="does not exist"):
-            resolve_source(f"{address}/absent.warc")
+            resolve_source(f"{server.address}/absent.warc")
+
+
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.transient.BACKOFF", Backoff(4, first_wait_s=0.01, max_wait_s=0.05, max_waiting_s=5.0))
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.usefixtures("little_patience")
+def test_a_server_in_trouble_is_asked_again(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    with web_server(PLAIN) as server:
+        server.troubles = [Trouble(status)] * 4  # fsspec asks by HEAD, then by GET: two tries of ours
+        (file,) = resolve_source(f"{server.address}/a.warc?token=secret")
+    assert file.size_bytes == len(PLAIN)
+    assert [method for method, _ in server.requests] == ["HEAD", "GET"] * 2 + ["HEAD"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert f"listing {server.address}/a.warc failed (HTTP {status}" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(("status", "says"), [(403, "HTTP 403"), (404, "does not exist")])
+@pytest.mark.usefixtures("little_patience")
+def test_what_cannot_pass_on_a_second_try_fails_at_once(status: int, says: str) -> None:
+    with web_server(PLAIN) as server:
+        server.troubles = [Trouble(status)] * 9
+        with pytest.raises(ValueError, match=says) as error:
+            resolve_source(f"{server.address}/a.warc?token=secret")
+    assert len(server.requests) == 2  # one HEAD, one GET
+    assert not is_transient(error.value)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.usefixtures("little_patience")
+def test_a_listing_that_stays_impossible_is_one_line_after_the_last_try() -> None:
+    with web_server(PLAIN) as server:
+        server.troubles = [Trouble(503)] * 99
+        with pytest.raises(UnavailableError, match=r"failed 4 times \(HTTP 503.*run it again later") as error:
+            resolve_source(f"{server.address}/a.warc?token=secret")
+    assert len(server.requests) == 2 * 4
+    assert "\n" not in str(error.value) and "secret" not in str(error.value)
+
+
+def test_a_pipe_is_no_source(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.warc")
+    with pytest.raises(ValueError, match="does not exist"):
+        resolve_source(str(tmp_path / "pipe.warc"))
+
+
+def test_a_query_in_a_local_name_is_shown_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\?\.warc"):
+        resolve_source(str(tmp_path / "none?.warc"))

@@ -11,9 +11,10 @@ from model.config import num_parameters
 from tasks.recipes.pretraining import (
     PRETRAIN_RECIPES,
     PretrainRecipe,
-    base,
+    full,
     ladder_learning_rate,
     resolve_pretrain_recipe,
+    resume_differences,
     small,
     smoke,
 )
@@ -32,7 +33,7 @@ def test_recipes_are_what_they_are_called(name: str):
 
 
 @pytest.mark.parametrize(
-    ("built", "low", "high"), [(smoke, 0.7e6, 1.1e6), (small, 9.5e6, 10.5e6), (base, 120e6, 127e6)]
+    ("built", "low", "high"), [(smoke, 0.7e6, 1.1e6), (small, 9.5e6, 10.5e6), (full, 120e6, 127e6)]
 )
 def test_sizes(built, low, high):
     assert low < num_parameters(built().decoder_config()) < high
@@ -123,10 +124,10 @@ def test_overrides_reach_into_the_recipe():
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("tiny", {}, "no pretraining recipe 'tiny'; there are smoke, small, base"),
+        ("tiny", {}, "no pretraining recipe 'tiny'; there are smoke, small, full"),
         ("smoke", {"learningrate": "1"}, "recipe smoke: .*no field 'learningrate'; did you mean learning_rate"),
         ("smoke", {"model": "2b"}, "recipe smoke: model: Input should be 'smoke', '10m'.*got '2b'"),
-        ("base", {"tokenizer.vocab_size": "10"}, r"recipe base: tokenizer\.vocab_size: .*equal to 259 \(got 10\)"),
+        ("full", {"tokenizer.vocab_size": "10"}, r"recipe full: tokenizer\.vocab_size: .*equal to 259 \(got 10\)"),
     ],
 )
 def test_refusals(name: str, overrides: dict[str, str], message: str):
@@ -139,3 +140,23 @@ def test_recipes_do_not_load_torch():
     """Forms and the command line read recipes; torch takes seconds."""
     code = "import sys, tasks.recipes.pretraining; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_forbids_to_resume_is_named():
+    before = smoke().model_dump(mode="json")
+    assert resume_differences(before, smoke()) == []
+    assert resume_differences(before | {"name": "mine", "checkpoint_every_steps": 7}, smoke()) == []
+    changed = before | {"seed": 1, "tokenizer": before["tokenizer"] | {"vocab_size": 300}}
+    first, second = resume_differences(changed, smoke())
+    assert first == "seed (1 before, 0 now)"
+    assert second.startswith("tokenizer (") and "'vocab_size': 300" in second
+
+
+def test_fields_that_came_or_went_since_are_held_against_their_defaults():
+    before = smoke().model_dump(mode="json")
+    del before["weight_decay"]
+    assert resume_differences(before, smoke()) == []
+    assert resume_differences(before, resolve_pretrain_recipe("smoke", {"weight_decay": "0.2"})) == [
+        "weight_decay (0.1 before, 0.2 now)"
+    ]
+    assert resume_differences(before | {"dropout": 0.1}, smoke()) == ["dropout (0.1 before, unknown now)"]

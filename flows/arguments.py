@@ -1,0 +1,183 @@
+"""The words of the `tokenmill` command: its commands and options, and what they mean before anything is imported."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+PROFILES = "smoke, small, full"
+EMBEDDED = "environment-docs"
+_WORKERS = "shards at a time (default: all CPUs of Ray)"
+_REPLACE = "start over from what is there now alone"
+_MIN_NEW_TOKENS = "train only when the corpus has so many more tokens than when the model was last trained (default: 0)"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. What a value may be is decided by the flows' parameters, in one place."""
+    parser = argparse.ArgumentParser(
+        prog="tokenmill", description="From raw web pages to a trained language model, with every record accounted for."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    store = argparse.ArgumentParser(add_help=False)
+    store.add_argument("--store", metavar="DIR", help="the store's folder (default: $TOKENMILL_STORE, else ./store)")
+    store.add_argument("--debug", action="store_true", help="where an error is said in one line, its traceback as well")
+    run = argparse.ArgumentParser(add_help=False, parents=[store])
+    run.add_argument("--json", action="store_true", help="print one JSON object as the last line of standard output")
+    flow = argparse.ArgumentParser(add_help=False, parents=[run])
+    flow.add_argument("--dry-run", action="store_true", help="resolve, check and estimate everything; do nothing")
+    settings = argparse.ArgumentParser(add_help=False)
+    settings.add_argument(
+        "--set",
+        dest="settings",
+        metavar="KEY=VALUE",
+        type=_setting,
+        action="append",
+        default=[],
+        help="change one setting of the recipe, such as gopher_quality.min_words=30; may be repeated",
+    )
+
+    def add(name: str, help_: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help_, description=help_, parents=parents)
+
+    _refresh(add("refresh", "Raw pages to a published corpus version.", flow, settings))
+    _pretrain(add("pretrain", "A corpus version to a registered model version.", flow, settings))
+    _evaluate(add("evaluate", "A model version to its scores on held-out documents.", flow))
+    _pipeline(add("pipeline", "The whole job: raw pages to a trained, evaluated model.", flow, settings))
+
+    generate = add("generate", "Continue a prompt with a model.", store)
+    generate.add_argument(
+        "--model", required=True, type=_model, metavar="M", help="name[@version|@alias] or a checkpoint folder"
+    )
+    generate.add_argument("--prompt", required=True, metavar="P")
+    generate.add_argument("--max-tokens", type=_positive, default=64, metavar="N")
+    generate.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 takes the likeliest token")
+    generate.add_argument("--top-k", type=_positive, default=50, metavar="K")
+    generate.add_argument("--seed", type=int, default=0, metavar="S")
+
+    add("corpora", "Published corpus versions.", run)
+    show = add("show", "One corpus version: funnel, recipe, where it lies.", run)
+    show.add_argument("corpus", metavar="N[@V]")
+    up = add("up", "Serve Prefect and MLflow on this store's history, with the flows to trigger, until Ctrl-C.", store)
+    up.add_argument("--prefect-port", type=_positive, default=4200, metavar="P")
+    up.add_argument("--mlflow-port", type=_positive, default=5000, metavar="P")
+    add("doctor", "Check versions, models, storage, Ray, Prefect and MLflow.", run)
+    _garbage(add("gc", "Remove what no kept corpus version and no registered model refers to.", flow))
+    reconcile = add("reconcile", "Close what killed runs left open, in both histories and in the store.", flow)
+    reconcile.add_argument(
+        "--min-age-minutes", type=_natural, default=10, metavar="N", help="leave what is younger (default: 10)"
+    )
+    return parser
+
+
+def _refresh(refresh: argparse.ArgumentParser) -> None:
+    refresh.add_argument(
+        "--source",
+        required=True,
+        action="append",
+        type=_source,
+        metavar="S",
+        help="path, glob, folder, s3:// or http(s):// address of WARC, WET, HTML, JSONL or Parquet files; or a .txt"
+        f" list of such, one a line; or {EMBEDDED}[:PAGES|:all], the documentation of the installed packages;"
+        " may be repeated. What an earlier version has read is not read again",
+    )
+    refresh.add_argument("--name", required=True, metavar="N", help="corpus name; its next version is published")
+    refresh.add_argument("--recipe", default="fineweb", metavar="R", help="fineweb or documentation")
+    refresh.add_argument(
+        "--profile", default="full", metavar="P", help="of the new files: smoke the first, small 16, full (default) all"
+    )
+    refresh.add_argument("--replace", action="store_true", help=_REPLACE)
+    refresh.add_argument("--workers", type=_positive, default=0, metavar="N", help=_WORKERS)
+
+
+def _pretrain(pretrain: argparse.ArgumentParser) -> None:
+    pretrain.add_argument("--corpus", required=True, metavar="N[@V]", help="corpus name, or name@version")
+    pretrain.add_argument("--recipe", default="smoke", metavar="R", help=f"{PROFILES} (default: smoke)")
+    pretrain.add_argument("--model", default="", metavar="NAME", help="name in the registry (default: corpus-recipe)")
+    pretrain.add_argument("--workers", type=_positive, default=1, metavar="N", help="training processes (default: 1)")
+    pretrain.add_argument("--resume-from", default="", metavar="RUN_ID", help="the MLflow run to go on with")
+    pretrain.add_argument("--min-new-tokens", type=_natural, default=0, metavar="N", help=_MIN_NEW_TOKENS)
+
+
+def _evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument(
+        "--model", required=True, type=_model, metavar="M", help="name[@version|@alias] or a checkpoint folder"
+    )
+    evaluate.add_argument(
+        "--profile", default="small", metavar="P", help="held-out documents: smoke 50, small (default) 200, full all"
+    )
+    evaluate.add_argument(
+        "--champion", default="never", metavar="WHEN", help="move the alias champion: never (default) or if_better"
+    )
+
+
+def _pipeline(pipeline: argparse.ArgumentParser) -> None:
+    pipeline.add_argument(
+        "--source", action="append", type=_source, metavar="S", help=f"as for refresh (default: {EMBEDDED})"
+    )
+    pipeline.add_argument(
+        "--pages", metavar="N|all", help="pages of the default source (default 2500, the most but for all)"
+    )
+    pipeline.add_argument("--name", metavar="N", help="corpus name (default: from the source)")
+    pipeline.add_argument(
+        "--curation", metavar="R", help="fineweb, or documentation (the default for the default source)"
+    )
+    pipeline.add_argument("--replace", action="store_true", help=_REPLACE)
+    pipeline.add_argument("--min-new-tokens", type=_natural, default=0, metavar="N", help=_MIN_NEW_TOKENS)
+    pipeline.add_argument("--input-profile", default="full", metavar="P", help="as refresh --profile (default: full)")
+    pipeline.add_argument("--profile", default="smoke", metavar="P", help=f"training: {PROFILES} (default: smoke)")
+    pipeline.add_argument("--workers", type=_positive, default=0, metavar="N", help=_WORKERS)
+
+
+def _garbage(garbage: argparse.ArgumentParser) -> None:
+    garbage.add_argument(
+        "--keep-versions", type=_positive, default=3, metavar="N", help="newest versions of each corpus (default: 3)"
+    )
+    garbage.add_argument(
+        "--min-age-days", type=_age, default=7.0, metavar="D", help="leave what is younger (default: 7)"
+    )
+
+
+def _setting(text: str) -> str:
+    key, equals, _ = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _age(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days of at least 0")
+    return days
+
+
+def is_embedded(source: str) -> bool:
+    return source.split(":")[0] == EMBEDDED
+
+
+def _source(text: str) -> str:
+    """A local path made absolute, because drivers leave the current folder."""
+    if "://" in text or is_embedded(text):
+        return text
+    return os.path.abspath(Path(text).expanduser())  # noqa: PTH100 - a glob must keep its pattern
+
+
+def _model(text: str) -> str:
+    """A checkpoint folder made absolute; a name as it is."""
+    return str(Path(text).expanduser().absolute()) if Path(text).expanduser().is_dir() else text

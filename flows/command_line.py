@@ -1,0 +1,51 @@
+"""The command that does what a form has asked for: what a failed run shows as the way to go on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from flows.parameters import Input, PipelineParameters, RefreshParameters
+from tasks.store import Store
+
+
+def _sources(chosen: Input) -> list[str]:
+    words = [word for source in (chosen.source, *chosen.more_sources) for word in ("--source", source)]
+    return [*words, "--replace"] if chosen.replace else words
+
+
+def _settings(settings: Sequence[str], prefix: str = "") -> list[str]:
+    return [word for setting in settings for word in ("--set", f"{prefix}{setting}")]
+
+
+def _workers(workers: int) -> list[str]:
+    return ["--workers", str(workers)] if workers else []
+
+
+def refresh_command(store: Store, parameters: RefreshParameters) -> str:
+    """`tokenmill refresh ...` with these parameters."""
+    return shlex.join(
+        [
+            *("tokenmill", "refresh", "--store", str(store.root), "--name", parameters.name),
+            *_sources(parameters.input),
+            *("--profile", parameters.input.profile, "--recipe", parameters.curation.recipe),
+            *_settings(parameters.curation.settings),
+            *_workers(parameters.execution.workers),
+        ]
+    )
+
+
+def pipeline_command(store: Store, parameters: PipelineParameters) -> str:
+    """`tokenmill pipeline ...` with these parameters; prompts, approvals and the model's name are the form's alone."""
+    return shlex.join(
+        [
+            *("tokenmill", "pipeline", "--store", str(store.root), "--name", parameters.name),
+            *_sources(parameters.input),
+            *("--input-profile", parameters.input.profile, "--curation", parameters.curation.recipe),
+            *("--profile", parameters.training.profile),
+            *("--min-new-tokens", str(parameters.consent.min_new_tokens)),
+            *_settings(parameters.curation.settings, "curation."),
+            *_settings(parameters.training.settings, "training."),
+            *_workers(parameters.execution.workers),
+        ]
+    )

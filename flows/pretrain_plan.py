@@ -1,0 +1,178 @@
+"""What a pretraining would be: resolved and checked, and nothing done yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.approvals import check_approvable
+from flows.parameters import PretrainParameters
+from infra.earlier_run import find_earlier_run
+from infra.ray_map import check_cluster
+from infra.registry import model_references
+from infra.settings import current_store
+from tasks.checkpoint import latest_checkpoint
+from tasks.estimate import estimate_pretrain
+from tasks.manifest import code_version, fingerprint, library_versions, read_manifest
+from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe, resume_differences
+from tasks.store import Store, checked_name
+from tasks.train_loop import CHECKPOINTS
+
+RUN_FILE = "pretraining.json"
+"""In the run's folder: its MLflow run, corpus, model, recipe, and its outcome once it is complete."""
+TOKENS_TAG = "corpus_estimated_tokens"
+
+
+@dataclass(frozen=True)
+class PretrainPlan:
+    """One training run: on what, with what, under which name, and where."""
+
+    store: Store
+    corpus: Path
+    manifest: Mapping[str, Any]
+    recipe: PretrainRecipe
+    workers: int
+    model: str  # name in the registry
+    run_dir: Path
+    earlier: Mapping[str, Any]  # RUN_FILE of a run that was begun in this folder before; empty for a new one
+
+    @property
+    def reference(self) -> str:
+        return f"{self.manifest['name']}@{self.manifest['version']}"
+
+    @property
+    def name(self) -> str:
+        return f"pretrain {self.reference} {self.recipe.name}"
+
+    @property
+    def lock(self) -> str:
+        return f"run-{self.run_dir.name}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What RUN_FILE says from the beginning, and what a run that is resumed is held against."""
+        return {
+            "corpus": self.reference,
+            "corpus_digest": self.manifest["digest"],
+            "model": self.model,
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
+
+
+def plan_pretrain(parameters: PretrainParameters) -> PretrainPlan:
+    """Resolve the parameters; ValueError in one line for what can be refused before any work."""
+    recipe = resolve_pretrain_recipe(parameters.training.profile, parameters.training.overrides)
+    check_cluster()
+    store = current_store()
+    corpus = store.corpus(parameters.corpus)
+    manifest = read_manifest(corpus)
+    assert manifest is not None
+    reference = f"{manifest['name']}@{manifest['version']}"
+    if manifest["documents_kept"] < 2:
+        raise ValueError(
+            f"corpus {reference} holds {manifest['documents_kept']} documents; it takes one to train on and one to hold"
+            " out: name another version, or refresh with other rules"
+        )
+    if parameters.consent.min_new_tokens and "estimated_tokens" not in manifest:
+        raise ValueError(
+            f"corpus {reference} was published before tokens were estimated: refresh it, or leave min_new_tokens at 0"
+        )
+    model = checked_name(parameters.training.model or f"{manifest['name']}-{recipe.name}"[:64], "model name")
+    identity = {
+        "corpus": manifest["digest"],
+        "recipe": recipe,
+        "workers": parameters.workers,
+        "code": code_version("tasks", "model"),
+        "libraries": library_versions(("torch", "tokenizers", "numpy")),
+        # a run is one model of one corpus version under one name
+        "corpus_name": reference,
+        "model": model,
+    }
+    run_dir = store.runs / fingerprint(identity)[:20]
+    plan = PretrainPlan(store, corpus, manifest, recipe, parameters.workers, model, run_dir, _run_file(run_dir))
+    return _resumed(plan, parameters.resume_from) if parameters.resume_from else plan
+
+
+def check_pretrain(parameters: PretrainParameters) -> PretrainPlan:
+    """`plan_pretrain`, and whether an approval that is asked for can be given."""
+    if parameters.consent.approval and not parameters.dry_run:
+        check_approvable()
+    return plan_pretrain(parameters)
+
+
+def _run_file(run_dir: Path) -> dict[str, Any]:
+    try:
+        known: dict[str, Any] = json.loads((run_dir / RUN_FILE).read_bytes())
+    except FileNotFoundError:  # a first run
+        return {}
+    return known
+
+
+def _resumed(plan: PretrainPlan, run_id: str) -> PretrainPlan:
+    """The plan in the folder of the MLflow run `run_id`, whatever the code was then. ValueError where it can't be."""
+    run = find_earlier_run(plan.store, run_id)
+    who = f"run {run_id} ({run.name})"
+    before = _run_file(run.run_dir)
+    if not before:
+        raise ValueError(f"{who} left nothing in {run.run_dir} to go on with: leave resume_from empty for a new run")
+    if "outcome" in before:
+        raise ValueError(f"{who} is finished: it made {before['outcome']['model']}; leave resume_from empty")
+    resumed = PretrainPlan(
+        plan.store, plan.corpus, plan.manifest, plan.recipe, plan.workers, plan.model, run.run_dir, before
+    )
+    if plan.store.is_locked(resumed.lock):
+        raise ValueError(f"{who} is being trained now: wait for it, or cancel it first")
+    differences = [
+        f"{key} ({before[key]} before, {plan.identity[key]} now)"
+        for key in ("corpus", "corpus_digest", "model")
+        if before[key] != plan.identity[key]
+    ]
+    if differences := differences + resume_differences(before["recipe"], plan.recipe):
+        raise ValueError(f"{who} was begun with other parameters: {', '.join(differences)}; give those, or start anew")
+    return resumed
+
+
+def new_tokens(plan: PretrainPlan) -> tuple[int, str]:
+    """Estimated tokens of the corpus beyond those that this model's latest version was trained on, and that version."""
+    versions = [known for known in model_references(plan.store) if known.name == plan.model]
+    latest = max(versions, key=lambda known: int(known.version), default=None)
+    trained_on = int(latest.tags.get(TOKENS_TAG, 0)) if latest else 0
+    return plan.manifest.get("estimated_tokens", 0) - trained_on, f"{plan.model}@{latest.version}" if latest else ""
+
+
+def too_few_new_tokens(plan: PretrainPlan, min_new_tokens: int) -> str:
+    """Why nothing is trained, where the corpus has too few new tokens; else empty."""
+    if not min_new_tokens:
+        return ""
+    new, since = new_tokens(plan)
+    if new >= min_new_tokens:
+        return ""
+    return (
+        f"{plan.reference} has {max(new, 0):,} new tokens (estimated) since {since or 'the beginning'}; training starts"
+        f" at {min_new_tokens:,}"
+    )
+
+
+def dry_run_pretrain(parameters: PretrainParameters) -> dict[str, Any]:
+    """What the run would do and take, as a plain mapping. Writes nothing."""
+    plan = plan_pretrain(parameters)
+    checkpoint = latest_checkpoint(plan.run_dir / CHECKPOINTS)
+    why_not = too_few_new_tokens(plan, parameters.consent.min_new_tokens)
+    if "outcome" in plan.earlier:
+        why_not = f"already trained: {plan.earlier['outcome']['model']}"
+    return {
+        "dry_run": True,
+        "corpus": plan.reference,
+        "corpus_digest": plan.manifest["digest"],
+        "model_name": plan.model,
+        "would_train": not why_not,
+        "why_not": why_not,
+        "asks_for_approval": parameters.consent.approval,
+        "resumes_mlflow_run": plan.earlier.get("mlflow_run_id", ""),
+        "resumes_from_step": int(checkpoint.name.removeprefix("step-")) if checkpoint else 0,
+        "recipe": plan.recipe.model_dump(mode="json"),
+        **estimate_pretrain(plan.recipe, plan.manifest, plan.workers),
+    }

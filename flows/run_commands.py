@@ -1,0 +1,190 @@
+"""The commands that run a flow: what the options say becomes the flow's parameters, and its result is printed.
+
+A dry run asks the flow's own estimate, without a flow run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flows import arguments
+from tasks.store import Store
+
+
+def _print_json(options: argparse.Namespace, result: Any) -> int:
+    if options.json:
+        print(json.dumps(result))
+    return 0
+
+
+def _print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
+    for key, value in facts.items():
+        name = indent + key.replace("_", " ")
+        if isinstance(value, Mapping):
+            print(name)
+            _print_facts(value, indent + "  ")
+        else:
+            print(f"{name:<32}{f'{value:,}' if isinstance(value, int | float) else value}")
+
+
+def _refresh(options: argparse.Namespace, _: Store) -> int:
+    from flows.console import funnel_lines
+    from flows.parameters import Curation, Execution, Input, RefreshParameters
+    from flows.refresh_corpus import check_refresh, dry_run_refresh, refresh_corpus
+    from tasks.store import checked_name
+
+    checked_name(options.name)
+    first, *more = options.source
+    parameters = RefreshParameters(
+        name=options.name,
+        input=Input(source=first, more_sources=more, profile=options.profile, replace=options.replace),
+        curation=Curation(recipe=options.recipe, settings=options.settings),
+        execution=Execution(workers=options.workers, dry_run=options.dry_run),
+    )
+    recipe = check_refresh(parameters)  # before Prefect starts
+    if options.dry_run:
+        estimate = dry_run_refresh(parameters, recipe)
+        _print_facts(estimate)
+        return _print_json(options, estimate)
+    result = refresh_corpus(parameters)
+    if not result["changed"]:
+        print(f"no change: {result['corpus']} was made from these inputs with this recipe; nothing was recomputed")
+    print("\n".join(funnel_lines(result)))
+    if result["waiting_files"]:
+        print(f"{'files waiting for the next run':<40}{result['waiting_files']:>10,}")
+    print(f"{result['corpus']}  digest {result['digest']}\n{result['path']}")
+    return _print_json(options, result)
+
+
+def _pretrain(options: argparse.Namespace, _: Store) -> int:
+    from flows.parameters import Consent, PretrainParameters, Training
+    from flows.pretrain import check_pretrain, dry_run_pretrain, pretrain
+
+    parameters = PretrainParameters(
+        corpus=options.corpus,
+        training=Training(profile=options.recipe, settings=options.settings, model=options.model),
+        resume_from=options.resume_from,
+        workers=options.workers,
+        consent=Consent(min_new_tokens=options.min_new_tokens),
+        dry_run=options.dry_run,
+    )
+    check_pretrain(parameters)
+    if options.dry_run:
+        estimate = dry_run_pretrain(parameters)
+        _print_facts(estimate)
+        return _print_json(options, estimate)
+    result = pretrain(parameters)
+    _print_training(result)
+    return _print_json(options, result)
+
+
+def _print_training(result: Mapping[str, Any]) -> None:
+    if not result.get("trained", True):
+        print(f"not trained      {result['why_not']}")
+        return
+    print(f"model            {result['model']} ({result['num_parameters']:,} parameters)")
+    print(f"trained on       {result['tokens']:,} tokens in {result['steps']:,} steps, loss {result['loss']:.4f}")
+    print(f"held-out text    {result['bits_per_byte']:.4f} bits per byte")
+    print(f"loss curve       {result['loss_curve']}")
+    print(f"checkpoint       {result['checkpoint']}")
+
+
+def _evaluate(options: argparse.Namespace, _: Store) -> int:
+    from flows.evaluate import check_evaluate, dry_run_evaluate, evaluate
+    from flows.parameters import EvaluateParameters, Promotion, Scoring
+
+    parameters = EvaluateParameters(
+        model=options.model,
+        scoring=Scoring(profile=options.profile),
+        promotion=Promotion(champion=options.champion),
+        dry_run=options.dry_run,
+    )
+    check_evaluate(parameters)
+    if options.dry_run:
+        estimate = dry_run_evaluate(parameters)
+        _print_facts(estimate)
+        return _print_json(options, estimate)
+    result = evaluate(parameters)
+    for name, value in result["scores"].items():
+        print(f"{name:<20}{value:>14,.4f}" if isinstance(value, float) else f"{name:<20}{value:>14,}")
+    return _print_json(options, result)
+
+
+def _pipeline(options: argparse.Namespace, store: Store) -> int:
+    from flows.parameters import Consent, Curation, Execution, Input, PipelineParameters, Training
+    from flows.pipeline import check_pipeline, dry_run_pipeline, pipeline
+    from tasks.sources import source_name
+
+    sources = options.source or [arguments.EMBEDDED]
+    if options.pages:
+        if sources != [arguments.EMBEDDED]:
+            raise ValueError("--pages goes with the default source only")
+        sources = [f"{arguments.EMBEDDED}:{options.pages}"]
+    changed: dict[str, list[str]] = {"curation": [], "training": []}
+    for setting in options.settings:
+        group, _, rest = setting.partition(".")
+        if group not in changed:
+            raise ValueError(f"unknown setting {setting.partition('=')[0]!r}: begin with curation. or training.")
+        changed[group].append(rest)
+    first, *more = sources
+    embedded = arguments.is_embedded(first)
+    parameters = PipelineParameters(
+        name=options.name or ("docs" if embedded else source_name(first)),
+        input=Input(source=first, more_sources=more, profile=options.input_profile, replace=options.replace),
+        curation=Curation(
+            recipe=options.curation or ("documentation" if embedded else "fineweb"), settings=changed["curation"]
+        ),
+        training=Training(profile=options.profile, settings=changed["training"]),
+        consent=Consent(min_new_tokens=options.min_new_tokens),
+        execution=Execution(workers=options.workers, dry_run=options.dry_run),
+    )
+    check_pipeline(parameters)
+    if options.dry_run:
+        estimate = dry_run_pipeline(parameters)
+        _print_facts(estimate)
+        return _print_json(options, estimate)
+    result = pipeline(parameters)
+    _print_pipeline(result, store)
+    return _print_json(options, result)
+
+
+def _print_pipeline(result: Mapping[str, Any], store: Store) -> None:
+    from flows.console import funnel_lines
+
+    refreshed, trained, evaluated = result["refresh"], result["pretrain"], result["evaluate"]
+    print("\n".join(funnel_lines({**refreshed, "tokens": trained.get("tokens_in_corpus")})))
+    print()
+    _print_training(trained)
+    if evaluated is not None:
+        print("\nsamples")
+        for sample in evaluated["samples"]:
+            print(f"  {sample['prompt']}|{' '.join(sample['continuation'].split())}")
+    print(f"\ncorpus           {refreshed['corpus']} in {refreshed['path']}")
+    command = Path(sys.executable).with_name("tokenmill")
+    print(f"look at it       {command} up --store {store.root}    (Prefect and MLflow on this history)")
+
+
+def _reconcile(options: argparse.Namespace, _: Store) -> int:
+    from flows.parameters import ReconcileParameters
+    from flows.reconcile import reconcile
+
+    result = reconcile(ReconcileParameters(min_age_minutes=options.min_age_minutes, dry_run=options.dry_run))
+    for action in result["actions"]:
+        print(f"{action['what']:<28}{action['name']}  ({action['why']})")
+    if not result["actions"]:
+        print("nothing to do: no killed run has left anything")
+    return _print_json(options, result)
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {
+    "refresh": _refresh,
+    "pretrain": _pretrain,
+    "evaluate": _evaluate,
+    "pipeline": _pipeline,
+    "reconcile": _reconcile,
+}

@@ -1,0 +1,116 @@
+"""`tokenmill gc`: removes what tasks/garbage.py lets go, never beside a run that could be using it.
+
+Versions and training runs are removed under their own locks. Stage outputs, token shards and sources belong to no one
+run: they go only while no flow is at work on this store, and under the locks of all its corpora.
+
+A folder is renamed first, so that a kill half-way leaves something that `reconcile` removes, and never a version or a
+checkpoint that looks complete and is not. MLflow's artifacts, and copies in a remote store, are not touched.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from infra.orphans import LIFE_LOCK
+from infra.registry import ModelReference, model_references
+from tasks.atomic import TEMPORARY_PREFIX
+from tasks.garbage import Decision, Plan, Policy, Reference, freed_bytes, plan_garbage, size_bytes
+from tasks.store import InUseError, Store
+
+
+def collect_garbage(
+    store: Store, *, dry_run: bool, keep_versions: int = 3, min_age_days: float = 7.0
+) -> dict[str, Any]:
+    """Remove what nobody needs any more. Returns removed and kept (each with path, bytes, why), freed_bytes, dry_run.
+
+    A dry run decides the same and changes nothing. What a run has in use is kept, and said to be. ValueError where
+    another `gc` is at work.
+    """
+    policy = Policy(keep_versions, min_age_days * 86400.0)
+    if dry_run:
+        return _report(_with_locks_seen(store, _planned(store, policy)), dry_run=True)
+    with store.lock("gc"), ExitStack() as held:
+        busy = _take_locks(store, held, _planned(store, policy))
+        plan = _planned(store, policy)  # again: what was published or trained until then counts
+        plan = Plan([_kept_where_busy(decision, busy) for decision in plan.decisions])
+        report = _report(plan, dry_run=False)
+        for decision in plan.removed:
+            doomed = decision.path.with_name(f"{TEMPORARY_PREFIX}gc-{decision.path.name}-{uuid.uuid4().hex[:8]}")
+            decision.path.rename(doomed)
+            shutil.rmtree(doomed)
+        return report
+
+
+def _planned(store: Store, policy: Policy) -> Plan:
+    return plan_garbage(store, [_reference(model) for model in model_references(store)], policy)
+
+
+def _reference(model: ModelReference) -> Reference:
+    tags = model.tags
+    return Reference(
+        name=f"model {model.name}@{model.version}",
+        corpus=tags.get("corpus", ""),
+        corpus_digest=tags.get("corpus_digest", ""),
+        tokens=_path(tags.get("tokens", "")),
+        checkpoint=_path(tags.get("checkpoint", "")),
+        run_dir=_path(tags.get("run_dir", "")),
+    )
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+_SHARED = ""
+"""In place of a lock's name: what only an idle store may lose."""
+
+
+def _take_locks(store: Store, held: ExitStack, plan: Plan) -> dict[str, str]:
+    """Hold the lock of all that is to go; why not, for each name that somebody else holds."""
+    busy: dict[str, str] = {}
+    corpora = {f"corpus-{folder.name}" for folder in store.corpora.iterdir()} if store.corpora.is_dir() else set()
+    for name in sorted(corpora | {decision.lock for decision in plan.removed if decision.lock}):
+        try:
+            held.enter_context(store.lock(name))
+        except InUseError as error:
+            busy[name] = str(error)
+    if why := _flow_at_work(store):
+        busy[_SHARED] = why
+    return busy
+
+
+def _with_locks_seen(store: Store, plan: Plan) -> Plan:
+    names = {decision.lock for decision in plan.removed if decision.lock}
+    busy = {name: f"{name!r} is held by a run" for name in names if store.is_locked(name)}
+    if why := _flow_at_work(store):
+        busy[_SHARED] = why
+    return Plan([_kept_where_busy(decision, busy) for decision in plan.decisions])
+
+
+def _flow_at_work(store: Store) -> str:
+    for file in sorted((store.root / "locks").glob(f"{LIFE_LOCK}*.lock")):
+        if store.is_locked(file.stem):
+            return f"the flow run {file.stem.removeprefix(LIFE_LOCK)} is at work and may be using it"
+    return ""
+
+
+def _kept_where_busy(decision: Decision, busy: dict[str, str]) -> Decision:
+    if decision.keep or decision.lock not in busy:
+        return decision
+    return Decision(decision.path, True, f"would go ({decision.why}), but {busy[decision.lock]}", decision.lock)
+
+
+def _report(plan: Plan, *, dry_run: bool) -> dict[str, Any]:
+    def row(decision: Decision) -> dict[str, Any]:
+        return {"path": str(decision.path), "bytes": size_bytes(decision.path), "why": decision.why}
+
+    return {
+        "removed": [row(decision) for decision in plan.removed],
+        "kept": [row(decision) for decision in plan.kept],
+        "freed_bytes": freed_bytes(decision.path for decision in plan.removed),
+        "dry_run": dry_run,
+    }

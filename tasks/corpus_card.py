@@ -1,0 +1,264 @@
+"""What a person should know of a published corpus version, and what its rules kept and removed, as Markdown.
+
+Everything comes from the version's folder: manifest, documents, ledger. Only the texts of removed records do not; they
+are looked for in the outputs of the stages before, which stay in the store until they are cleared away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.markdown import markdown_cell, markdown_code, markdown_facts, markdown_table
+from tasks.screen import DOCUMENTS_FILE
+
+SAMPLES_PER_RULE = 3
+_EXCERPT_CHARS = 240
+_NUM_DOMAINS = 10
+_MAX_SHARDS_SEARCHED = 10_000  # for texts of removed records: about a minute, and a million records
+_LEDGER_COLUMNS = ["record_id", "url", "stage", "outcome", "reason", "value", "threshold", "detail", "survivor_id"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One record and what became of it. `text` is None where it is not in the store (any more)."""
+
+    record_id: str
+    url: str
+    stage: str
+    reason: str
+    value: float | None
+    threshold: float | None
+    detail: str | None
+    survivor_id: str | None
+    text: str | None = None
+    survivor_text: str | None = None
+
+
+def _parts(directory: Path, kind: str) -> list[Path]:
+    """The version's files of `kind` (documents, ledger), in the order of ids."""
+    return sorted((directory / kind).glob("*.parquet"))
+
+
+def _texts(files: Iterable[Path], ids: set[str]) -> dict[str, str]:
+    """Texts of the documents `ids`; looks into no more files than it takes to find them all."""
+    found: dict[str, str] = {}
+    for file in files:
+        if len(found) == len(ids):
+            break
+        wanted = pa.array(sorted(ids - found.keys()), pa.string())
+        if pc.any(pc.is_in(pq.read_table(file, columns=["document_id"])["document_id"], wanted)).as_py():
+            table = pq.read_table(file, columns=["document_id", "text"], filters=pc.field("document_id").isin(wanted))
+            found |= dict(zip(table["document_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    return found
+
+
+def _removed_rows(directory: Path, wanted: Mapping[tuple[str, str], int]) -> Iterator[dict[str, Any]]:
+    """Up to SAMPLES_PER_RULE ledger rows of every (stage, reason). Ids are hashes: the first ones are a fair sample."""
+    missing = {rule: min(count, SAMPLES_PER_RULE) for rule, count in wanted.items()}
+    for part in _parts(directory, "ledger"):
+        if not missing:
+            return
+        ledger = pq.read_table(part, columns=_LEDGER_COLUMNS, filters=pc.field("outcome") != "kept")
+        for rule in list(missing):
+            of_rule = pc.and_(pc.equal(ledger["stage"], rule[0]), pc.equal(ledger["reason"], rule[1]))
+            rows = ledger.filter(of_rule).slice(0, missing[rule]).to_pylist()
+            yield from rows
+            missing[rule] -= len(rows)
+            if not missing[rule]:
+                del missing[rule]
+
+
+def removed_samples(
+    directory: Path, manifest: Mapping[str, Any], texts: Mapping[str, Sequence[Path]]
+) -> tuple[Sample, ...]:
+    """Some records of every rule that removed any, in the order of the funnel.
+
+    `texts` names, for a stage of the ledger, the shard folders that hold the texts it took in; stages before the
+    extraction have none.
+    """
+    rules = {(stage, reason): n for stage, reasons in manifest["removed"].items() for reason, n in reasons.items()}
+    order = {rule: index for index, rule in enumerate(rules)}
+    samples = []
+    for row in _removed_rows(directory, rules):
+        row.pop("outcome")
+        samples.append(Sample(**row))
+    samples.sort(key=lambda sample: (order[sample.stage, sample.reason], sample.record_id))
+    found: dict[str, str] = {}
+    for stage, shards in texts.items():
+        ids = {sample.record_id for sample in samples if sample.stage == stage}
+        files = (shard / DOCUMENTS_FILE for shard in shards[:_MAX_SHARDS_SEARCHED])
+        found |= _texts((file for file in files if file.is_file()), ids)
+    survivors = _texts(_parts(directory, "documents"), {s.survivor_id for s in samples if s.survivor_id})
+    return tuple(
+        replace(
+            sample,
+            text=found.get(sample.record_id),
+            survivor_text=survivors.get(sample.survivor_id) if sample.survivor_id else None,
+        )
+        for sample in samples
+    )
+
+
+def kept_samples(directory: Path) -> tuple[Sample, ...]:
+    """The first documents of the version in the order of ids, which are hashes."""
+    rows: list[dict[str, Any]] = []
+    for part in _parts(directory, "documents"):
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(batch_size=SAMPLES_PER_RULE, columns=["document_id", "url", "text"]):
+                rows += batch.to_pylist()
+                break
+        if len(rows) >= SAMPLES_PER_RULE:
+            break
+    return tuple(
+        Sample(row["document_id"], row["url"], "publish", "kept", None, None, None, None, row["text"])
+        for row in rows[:SAMPLES_PER_RULE]
+    )
+
+
+def _excerpt(text: str | None) -> str:
+    if text is None:
+        return "(no text of it is in the store)"
+    return text[:_EXCERPT_CHARS] + (" ..." if len(text) > _EXCERPT_CHARS else "")
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4g}"
+
+
+def samples_markdown(kept: Sequence[Sample], removed: Sequence[Sample]) -> str:
+    """Kept documents, then for every rule records that it removed, with the figures it went by. Pages' text escaped."""
+    sections = [
+        "### Kept",
+        markdown_table(["text", "url", "id"], ((_excerpt(s.text), s.url, s.record_id) for s in kept)),
+    ]
+    rules = list(dict.fromkeys((sample.stage, sample.reason) for sample in removed))
+    for rule in rules:
+        samples = [sample for sample in removed if (sample.stage, sample.reason) == rule]
+        columns = ["text", "value", "threshold", "detail", "url", "ledger id"]
+        rows = [
+            [_excerpt(s.text), _figure(s.value), _figure(s.threshold), s.detail or "", s.url, s.record_id]
+            for s in samples
+        ]
+        if any(sample.survivor_id for sample in samples):
+            columns += ["survivor's text", "survivor"]
+            for row, sample in zip(rows, samples, strict=True):
+                row += [_excerpt(sample.survivor_text), sample.survivor_id or ""]
+        sections += [f"### Removed by {rule[0]}: {markdown_cell(rule[1])}", markdown_table(columns, rows)]
+    return "\n\n".join(sections)
+
+
+def corpus_facts(directory: Path) -> dict[str, dict[str, int]]:
+    """Documents by language and by domain, from the published files, a few columns at a time."""
+    languages: Counter[str] = Counter()
+    domains: Counter[str] = Counter()
+    for part in _parts(directory, "documents"):
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(columns=["url", "language"]):
+                languages.update(batch.column("language").to_pylist())
+                domains.update(_domain(url) for url in batch.column("url").to_pylist())
+    return {"languages": dict(languages.most_common()), "domains": dict(domains.most_common(_NUM_DOMAINS))}
+
+
+def _domain(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "(none)"
+    except ValueError:  # `http://[` and the like: pages hold any text
+        return "(none)"
+
+
+def ledger_summary(directory: Path) -> list[dict[str, Any]]:
+    """For each stage, outcome and reason: the records, and between which values and thresholds they lie."""
+    keys = ["stage", "outcome", "reason"]
+    figures = [("value", "min"), ("value", "max"), ("threshold", "min"), ("threshold", "max")]
+    parts = [
+        pq.read_table(part, columns=[*keys, "value", "threshold"])
+        .group_by(keys)
+        .aggregate([("stage", "count"), *figures])
+        for part in _parts(directory, "ledger")
+    ]
+    total = pa.concat_tables(parts).group_by(keys)
+    table = total.aggregate([("stage_count", "sum"), *((f"{name}_{how}", how) for name, how in figures)])
+    rows = [
+        {key: row[key] for key in keys}
+        | {"records": row["stage_count_sum"]}
+        | {f"{how}_{name}": row[f"{name}_{how}_{how}"] for name, how in figures}
+        for row in table.to_pylist()
+    ]
+    return sorted(rows, key=lambda row: tuple(str(row[key]) for key in keys))
+
+
+def _rule_rows(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every rule with its settings."""
+    for name, value in recipe.items():
+        for rule in value if isinstance(value, list) else [value]:
+            if isinstance(rule, Mapping):
+                settings = {key: each for key, each in rule.items() if key != "kind"}
+                yield str(rule.get("kind", name)), ", ".join(f"{key}={each}" for key, each in settings.items())
+
+
+def _size(num_bytes: int) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000 or unit == "GB":
+            break
+        num_bytes = num_bytes // 1000
+    return f"{num_bytes:,} {unit}"
+
+
+def corpus_card(directory: Path, manifest: Mapping[str, Any]) -> str:
+    """The card of a version: what it holds, from where, by which rules, and how it is used."""
+    reference = f"{manifest['name']}@{manifest['version']}"
+    kept, records = manifest["documents_kept"], manifest["records_in"]
+    facts = corpus_facts(directory)
+    sources = Counter(str(file.get("source") or manifest["source"]) for file in manifest["inputs"])
+    removed = [
+        (stage, reason, count, f"{count / max(records, 1):.1%}")
+        for stage, reasons in manifest["removed"].items()
+        for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
+    ]
+    return "\n\n".join(
+        [
+            f"## Corpus {reference}",
+            markdown_facts(
+                {
+                    "documents": kept,
+                    "of records": f"{records:,} ({kept / max(records, 1):.1%} kept)",
+                    "tokens, estimated": manifest["estimated_tokens"],
+                    "text": _size(manifest["text_bytes"]),
+                    "made": manifest["created"],
+                    "recipe": manifest["recipe"]["name"],
+                    "files read": len(manifest["inputs"]),
+                    "licences": "unknown: nothing of the pages' licences is looked at",
+                    "digest": manifest["digest"],
+                }
+            ),
+            "### Languages",
+            markdown_table(["language", "documents"], facts["languages"].items()),
+            "### Domains with the most documents",
+            markdown_table(["domain", "documents"], facts["domains"].items()),
+            "### Sources",
+            markdown_table(["source", "files"], sources.items()),
+            "### Removed",
+            markdown_table(["stage", "rule", "records", "of all"], removed),
+            "### Rules and thresholds",
+            markdown_table(["rule", "settings"], _rule_rows(manifest["recipe"])),
+            "### How to use it",
+            markdown_code(
+                [
+                    f"tokenmill pretrain --corpus {reference}",
+                    "",
+                    "import pyarrow.parquet as pq",
+                    f'documents = pq.read_table("{directory / "documents"}")',
+                    f'ledger = pq.read_table("{directory / "ledger"}")  # one row for every record, kept or not',
+                ]
+            ),
+        ]
+    )

@@ -1,0 +1,171 @@
+"""What a refresh or a training run would take, found out without doing any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from model.config import num_flops_per_token, num_parameters
+from tasks.inputs import Profile
+from tasks.manifest import MANIFEST, read_manifest
+from tasks.recipes.curation import CurationRecipe
+from tasks.recipes.pretraining import PretrainRecipe
+from tasks.refresh import Refresh
+from tasks.stages import Stage, stage_directory
+from tasks.store import Store
+
+SHARED_STAGES = ("inventory", "read", "extract", "language", "quality", "toxicity", "signatures")
+"""Stages that keep the shards of what was there before; the others look at everything, every time."""
+
+BYTES_PER_RECORD = 31_000.0
+"""Of compressed WARC: 500 real web pages, 15.4 MB."""
+SECONDS_PER_RECORD: Mapping[str, float] = {
+    "inventory": 0.0005,
+    "read": 0.0016,
+    "extract": 0.036,
+    "language": 0.002,
+    "quality": 0.016,
+    "toxicity": 0.0017,
+    "signatures": 0.0004,
+    "edges": 0.0001,
+    "clusters": 0.00001,
+    "settle": 0.0002,
+    "publish": 0.0008,
+}
+"""One worker on one shared core, `fineweb`, the same 500 pages, of which 304 were kept: .06 s each in all."""
+
+CPU_FLOP_PER_S = 220e9
+"""On two CPU cores, fp32: a 10M-parameter decoder trains at 2,800 to 3,100 tokens/s, one of 26M at 1,400."""
+CPU_MAX_TOKENS_PER_S = 20_000.0
+"""On two CPU cores, where the network is so small that the rest of a step counts: measured at .6M parameters."""
+GPU_FLOP_PER_S = 0.4 * 989e12
+GPU_MIN_PARAMETERS = 100_000_000
+"""Of one H100: 40 % of its bf16 peak. Published, not measured here: torchtitan 33 to 39 % at 8B, nanochat about 50 % at
+124M. Of smaller networks, which do not fill such a GPU, nothing is said."""
+
+_BYTES_OF_FP32 = 4
+
+
+def estimate_refresh(
+    store: Store,
+    name: str,
+    sources: Sequence[str],
+    recipe: CurationRecipe,
+    *,
+    profile: Profile = "full",
+    replace: bool = False,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Files, records, reused stages and seconds of a refresh; writes nothing.
+
+    Bytes a record and seconds a record are those of the last version's own stages, where it has them, else measured
+    constants divided by `workers`: "based_on" says which. Raises ValueError for all that would end the refresh before
+    its first stage.
+    """
+    refresh = Refresh.plan(store, name, sources, recipe, profile=profile, replace=replace, write=False)
+    last = _LastVersion(refresh)
+    unwritten_pages = refresh.collected.unwritten_pages
+    new_bytes = sum(entry.size_bytes for entry in refresh.new_inputs)
+    new_records = round(new_bytes / last.bytes_per_record) + unwritten_pages
+    changed = not refresh.is_published or unwritten_pages > 0
+    seconds = {stage: last.seconds(stage, new_records, workers) if changed else 0.0 for stage in refresh.stages}
+    return {
+        "corpus": f"{name}@{refresh.version if changed else refresh.version - 1}",
+        "changed": changed,
+        "known_files": len(refresh.inputs) - len(refresh.new_inputs),
+        "new_files": len(refresh.new_inputs),
+        "waiting_files": refresh.waiting_files,
+        "ignored_files": sum(refresh.ignored_files.values()),
+        "known_bytes": sum(entry.size_bytes for entry in refresh.inputs) - new_bytes,
+        "new_bytes": new_bytes,
+        "pages_to_write": unwritten_pages,
+        "estimated_new_records": new_records,
+        "reused_stages": [stage for stage in refresh.stages if not changed or last.is_reusable(stage)],
+        "stage_seconds": {stage: round(value, 1) for stage, value in seconds.items()},
+        "estimated_seconds": round(sum(seconds.values()), 1),
+        "based_on": last.name,
+    }
+
+
+class _LastVersion:
+    """The figures of the last version's stages, as far as its work is still there."""
+
+    def __init__(self, refresh: Refresh) -> None:
+        self._refresh = refresh
+        fingerprints: Mapping[str, str] = refresh.last["fingerprints"] if refresh.last else {}
+        self._manifests: dict[str, Mapping[str, Any]] = {}
+        for stage, fingerprint in fingerprints.items():
+            manifest = read_manifest(stage_directory(refresh.store.work, stage, fingerprint))
+            if manifest is not None:
+                self._manifests[stage] = manifest
+        last = refresh.last
+        self._num_records = last["records_in"] if last else 0
+        self.name = f"{last['name']}@{last['version']}" if last else "measured constants"
+        num_bytes = sum(entry["size_bytes"] for entry in last["inputs"]) if last else 0
+        # a web server may state no sizes
+        self.bytes_per_record = num_bytes / self._num_records if num_bytes and self._num_records else BYTES_PER_RECORD
+
+    def is_reusable(self, stage: str) -> bool:
+        """Whether the known files' shards of this stage are kept: nothing up to it has changed since."""
+        if stage not in SHARED_STAGES:
+            return False
+        stages: Mapping[str, Stage] = self._refresh.stages
+        return all(
+            name in self._manifests and self._manifests[name].get("own_fingerprint") == stages[name].own_fingerprint
+            for name in SHARED_STAGES[: SHARED_STAGES.index(stage) + 1]
+        )
+
+    def seconds(self, stage: str, new_records: int, workers: int) -> float:
+        """Of one stage: for the new records and, where their shards are not kept, for the known ones."""
+        manifest = self._manifests.get(stage)
+        num_records = new_records + (0 if self.is_reusable(stage) else self._num_records)
+        if manifest is not None and self._num_records:
+            if stage not in SHARED_STAGES:
+                return float(manifest["seconds"] / self._num_records * num_records)
+            if computed := manifest.get("computed", {}).get("records"):
+                reaching = manifest["report"]["records_in"] / self._num_records  # the share that comes so far
+                return float(manifest["seconds"] / computed * reaching * num_records)
+        return SECONDS_PER_RECORD[stage] / workers * num_records
+
+
+def estimate_pretrain(
+    recipe: PretrainRecipe, manifest: Mapping[str, Any], workers: int = 1, *, store: Store | None = None
+) -> dict[str, Any]:
+    """Sizes, steps, memory and seconds of a training run on the corpus version with this `manifest`; writes nothing.
+
+    Tokens are estimated from the version's bytes of text. "state_bytes" are weights, gradients and AdamW's two moments
+    in fp32, in every worker; activations come on top, with the microbatch. With a `store`, "token_shards" names those
+    of this corpus that are there already.
+    """
+    config = recipe.decoder_config()
+    parameters = num_parameters(config)
+    tokens_per_epoch = int(manifest["estimated_tokens"] * (1 - recipe.held_out_fraction))
+    num_steps = recipe.num_steps(tokens_per_epoch)
+    tokens = num_steps * recipe.global_batch_tokens
+    flop = num_flops_per_token(config, recipe.seq_len)
+    cpu_tokens_per_s = min(CPU_MAX_TOKENS_PER_S, CPU_FLOP_PER_S / flop)
+    gpu_tokens_per_s = workers * GPU_FLOP_PER_S / flop if parameters >= GPU_MIN_PARAMETERS else None
+    checkpoint_bytes = 3 * parameters * _BYTES_OF_FP32  # weights and two moments
+    estimate: dict[str, Any] = {
+        "corpus": f"{manifest['name']}@{manifest['version']}",
+        "parameters": parameters,
+        "num_steps": num_steps,
+        "tokens": tokens,
+        "epochs": round(tokens / max(1, tokens_per_epoch), 2),
+        "estimated_corpus_tokens": manifest["estimated_tokens"],
+        "tokens_per_parameter": round(tokens / parameters, 2),
+        "workers": workers,
+        "state_bytes": 4 * parameters * _BYTES_OF_FP32,
+        "checkpoint_bytes": checkpoint_bytes,
+        "kept_checkpoints_bytes": recipe.keep_checkpoints * checkpoint_bytes,
+        "flop": flop * tokens,
+        "two_cpu_cores_tokens_per_s": round(cpu_tokens_per_s),
+        "two_cpu_cores_seconds": round(tokens / cpu_tokens_per_s),
+        "h100_tokens_per_s": gpu_tokens_per_s and round(gpu_tokens_per_s),
+        "h100_seconds": gpu_tokens_per_s and round(tokens / gpu_tokens_per_s),
+    }
+    if store is not None:
+        estimate["token_shards"] = sorted(
+            folder.name for folder in store.tokens.glob(f"{manifest['digest'][:16]}-*") if (folder / MANIFEST).is_file()
+        )
+    return estimate

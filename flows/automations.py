@@ -7,7 +7,7 @@ Only a reference to a deployment or block that is no longer there is mended, bec
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.events import AutomationCore, EventTrigger, Posture, ResourceSpecification
 from prefect.events.actions import ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import Automation
+from prefect.exceptions import ObjectNotFound
 from prefect.states import StateType
 
 from flows.events import CORPUS_PUBLISHED, CORPUS_RESOURCE
@@ -73,10 +74,10 @@ def _with_living_references(
     mended = False
     for index, action in enumerate(actions):
         if isinstance(action, RunDeployment) and isinstance(replacement, RunDeployment):
-            gone = action.deployment_id is not None and not _answers(client, f"/deployments/{action.deployment_id}")
+            gone = action.deployment_id is not None and _is_gone(client.read_deployment, action.deployment_id)
             update: dict[str, object] = {"deployment_id": replacement.deployment_id}
         elif isinstance(action, SendNotification) and isinstance(replacement, SendNotification):
-            gone = not _answers(client, f"/block_documents/{action.block_document_id}")
+            gone = _is_gone(client.read_block_document, action.block_document_id)
             update = {"block_document_id": replacement.block_document_id}
         else:
             continue
@@ -94,12 +95,12 @@ def _with_living_references(
     )
 
 
-def _answers(client: SyncPrefectClient, path: str) -> bool:
-    response = client.request("GET", path)  # type: ignore[arg-type]
-    if response.status_code == 404:
-        return False
-    response.raise_for_status()
-    return True
+def _is_gone(read: Callable[[UUID], object], id_: UUID) -> bool:
+    try:
+        read(id_)
+    except ObjectNotFound:
+        return True
+    return False
 
 
 def _of_our_flows(flow_names: Sequence[str]) -> ResourceSpecification:
@@ -187,7 +188,7 @@ def _tell_about_failures(flow_names: Sequence[str], block_document_id: UUID) -> 
                 f"Run: {_plain('flow_run.name')}\n"
                 f"State: {_plain(state)}\n"
                 f"Message: {_plain(message)}\n"
-                "Page: {{ flow_run | ui_url }}",
+                "Page: {{ (flow_run | ui_url) or flow_run.id }}",
             )
         ],
     )

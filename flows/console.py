@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tasks.funnel import funnel_rows
+
 _LINE_INTERVAL_S = 10.0  # where there is no terminal: in a log
 
 
@@ -60,9 +62,8 @@ def funnel_lines(result: Mapping[str, Any]) -> list[str]:
     """The funnel as a table for people: records in, removed by stage and reason, kept."""
     records = result["records_in"]
     lines = [f"{'records in':<40}{records:>10,}"]
-    for stage, reasons in result["removed"].items():
-        for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
-            lines.append(f"  {stage + ': ' + reason:<38}{-count:>10,}{-count / max(records, 1):>9.1%}")
+    for stage, reason, count in funnel_rows(result["removed"]):
+        lines.append(f"  {stage + ': ' + reason:<38}{-count:>10,}{-count / max(records, 1):>9.1%}")
     kept = result["documents_kept"]
     lines.append(f"{'documents kept':<40}{kept:>10,}{kept / max(records, 1):>9.1%}")
     if (tokens := result.get("tokens")) is not None:

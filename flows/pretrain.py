@@ -40,7 +40,6 @@ from infra.ray_map import ray_cluster
 from infra.ray_train import RESULT_FILE, MetricRow, run_training
 from infra.registry import register_model
 from tasks.atomic import write_json
-from tasks.estimate import estimate_pretrain
 from tasks.loss_curve import loss_curve_picture
 from tasks.markdown import markdown_cell
 from tasks.metrics_file import METRICS_FILE
@@ -89,8 +88,7 @@ def _retry_command(parameters: PretrainParameters, plan: PretrainPlan) -> str:
 
 
 def _what_it_takes(plan: PretrainPlan) -> str:
-    estimate = estimate_pretrain(plan.recipe, plan.manifest, plan.workers)
-    rows = [f"| {markdown_cell(key)} | {markdown_cell(_shown(value))} |" for key, value in estimate.items()]
+    rows = [f"| {markdown_cell(key)} | {markdown_cell(_shown(value))} |" for key, value in plan.estimate().items()]
     return "\n".join(["| estimated | |", "| --- | ---: |", *rows])
 
 

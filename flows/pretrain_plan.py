@@ -52,6 +52,21 @@ class PretrainPlan:
         return f"run-{self.run_dir.name}"
 
     @property
+    def estimated_tokens(self) -> int:
+        """Of the corpus. ValueError for a version of an earlier program, which did not say."""
+        if "estimated_tokens" not in self.manifest:
+            raise ValueError(
+                f"corpus {self.reference} does not say how many tokens it has, which a dry run, an approval and a least"
+                " number of new tokens need: refresh it"
+            )
+        return int(self.manifest["estimated_tokens"])
+
+    def estimate(self) -> dict[str, Any]:
+        """What the run takes (`tasks.estimate`)."""
+        assert self.estimated_tokens >= 0
+        return estimate_pretrain(self.recipe, self.manifest, self.workers, store=self.store)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What RUN_FILE says from the beginning, and what a run that is resumed is held against."""
         return {
@@ -75,10 +90,6 @@ def plan_pretrain(parameters: PretrainParameters) -> PretrainPlan:
         raise ValueError(
             f"corpus {reference} holds {manifest['documents_kept']} documents; it takes one to train on and one to hold"
             " out: name another version, or refresh with other rules"
-        )
-    if parameters.consent.min_new_tokens and "estimated_tokens" not in manifest:
-        raise ValueError(
-            f"corpus {reference} was published before tokens were estimated: refresh it, or leave min_new_tokens at 0"
         )
     model = checked_name(parameters.training.model or f"{manifest['name']}-{recipe.name}"[:64], "model name")
     identity = {
@@ -140,7 +151,7 @@ def new_tokens(plan: PretrainPlan) -> tuple[int, str]:
     versions = [known for known in model_references(plan.store) if known.name == plan.model]
     latest = max(versions, key=lambda known: int(known.version), default=None)
     trained_on = int(latest.tags.get(TOKENS_TAG, 0)) if latest else 0
-    return plan.manifest.get("estimated_tokens", 0) - trained_on, f"{plan.model}@{latest.version}" if latest else ""
+    return plan.estimated_tokens - trained_on, f"{plan.model}@{latest.version}" if latest else ""
 
 
 def too_few_new_tokens(plan: PretrainPlan, min_new_tokens: int) -> str:
@@ -174,5 +185,5 @@ def dry_run_pretrain(parameters: PretrainParameters) -> dict[str, Any]:
         "resumes_mlflow_run": plan.earlier.get("mlflow_run_id", ""),
         "resumes_from_step": int(checkpoint.name.removeprefix("step-")) if checkpoint else 0,
         "recipe": plan.recipe.model_dump(mode="json"),
-        **estimate_pretrain(plan.recipe, plan.manifest, plan.workers),
+        **plan.estimate(),
     }

@@ -29,7 +29,15 @@ def _print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
             print(name)
             _print_facts(value, indent + "  ")
         else:
-            print(f"{name:<32}{f'{value:,}' if isinstance(value, int | float) else value}")
+            print(f"{name:<32}{_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:,}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _refresh(options: argparse.Namespace, _: Store) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from flows.failure import show_failure
 from flows.progress import progress
 from flows.user_error import user_line
 from infra.settings import mlflow_ui, prefect_ui
+from tasks.funnel import funnel_rows
 from tasks.stages import StageOutput
 from tasks.store import Store
 from tasks.transient import is_transient
@@ -95,6 +97,9 @@ def one_line_failures(function: Callable[P, R]) -> Callable[P, R]:
             get_run_logger().error(line, exc_info=True)
             return cast(R, Failed(message=line, data=error))
 
+    # Prefect makes the form from these, and would look up the names of types in this module
+    run.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
+    run.__annotations__ = inspect.get_annotations(function, eval_str=True)
     return run
 
 
@@ -145,8 +150,10 @@ def link_tracking(store: Store, experiment_id: str, run_id: str) -> str:
 def show_funnel(result: Mapping[str, Any]) -> None:
     """The funnel as a table artifact of the flow run."""
     rows = [{"stage": "input", "reason": "", "records": result["records_in"]}]
-    for stage, reasons in result["removed"].items():
-        rows += [{"stage": stage, "reason": reason, "records": -count} for reason, count in sorted(reasons.items())]
+    rows += [
+        {"stage": stage, "reason": reason, "records": -count}
+        for stage, reason, count in funnel_rows(result["removed"])
+    ]
     rows.append({"stage": "published", "reason": "", "records": result["documents_kept"]})
     show_table("funnel", rows, f"Records of {result['corpus']}")
 

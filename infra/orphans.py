@@ -112,15 +112,17 @@ def _locks(store: Store, prefixes: tuple[str, ...]) -> list[str]:
 def end_forgotten_processes(store: Store, *, min_age_s: float, dry_run: bool) -> list[Action]:
     """End what a local Ray cluster of this store has left: SIGTERM, then SIGKILL, by process id.
 
-    The daemons of a local cluster die with its driver. So a cluster that has any is alive, whoever started it.
+    The daemons of a local cluster die with its driver. So a cluster that has any is alive, whoever started it. Ray's
+    agents do not: 2.60 leaves two for each driver that was killed. Their titles overwrite their environment, so which
+    store they were of cannot be seen; of a cluster that is gone they are of no use to anybody.
     """
     processes = list(_own_processes())
     living = {session for process in processes if process.name in _DAEMONS for session in process.sessions}
     forgotten = [
         process
         for process in processes
-        if process.store == str(store.root)
-        and process.sessions
+        if process.sessions
+        and (process.store == str(store.root) or process.is_nameless)
         and not process.sessions & living
         and not any(_driver_lives(session) for session in process.sessions)
         and time.time() - process.handle.create_time() >= min_age_s
@@ -139,6 +141,11 @@ class _Process:
     name: str
     store: str
     sessions: frozenset[str]  # of Ray, that it was started for or has files open of
+
+    @property
+    def is_nameless(self) -> bool:
+        """Ray's, and without an environment to say of which store."""
+        return self.store == "" and self.name.startswith("ray::")
 
 
 def _own_processes() -> Iterator[_Process]:

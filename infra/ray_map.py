@@ -21,6 +21,7 @@ R = TypeVar("R")
 
 _OBJECT_STORE_BYTES = 200_000_000  # only paths and reports travel; documents stay in files
 _CONNECT_TIMEOUT_S = 5.0
+_INTERRUPT_POLL_S = 0.5
 _LOST = (
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.NodeDiedError,
@@ -141,13 +142,16 @@ class RayMap:
 
     @staticmethod
     def _ready(running: list[Any]) -> list[Any]:
-        try:
-            ready: list[Any] = ray.wait(running, num_returns=1)[0]
-        except SystemError as error:  # what an interrupt becomes inside Ray's compiled wait
-            interrupt = error.__cause__ or error.__context__
-            if interrupt is None or isinstance(interrupt, Exception):
-                raise
-            raise interrupt from None
+        ready: list[Any] = []
+        while not ready:
+            try:
+                # an interrupt is raised inside Ray's compiled wait, which lets it out when it returns, and not before
+                ready = ray.wait(running, num_returns=1, timeout=_INTERRUPT_POLL_S)[0]
+            except SystemError as error:
+                interrupt = error.__cause__ or error.__context__
+                if interrupt is None or isinstance(interrupt, Exception):
+                    raise
+                raise interrupt from None
         return ready
 
     @staticmethod

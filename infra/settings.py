@@ -4,8 +4,8 @@ Set before prefect, ray or mlflow are imported, because each reads its environme
 
 TOKENMILL_STORE   the store's folder
 TOKENMILL_REMOTE  where published corpora and token shards go as well, such as s3://bucket/prefix; empty: nowhere
-S3 is found as by any AWS client: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, profiles. s3fs
-honours FSSPEC_S3_ENDPOINT_URL as well, and prefers it, but MLflow's client does not know it: set AWS_ENDPOINT_URL.
+S3 is found as by any AWS client: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, or a
+profile. s3fs honours FSSPEC_S3_ENDPOINT_URL as well, and prefers it, but MLflow's client does not know that one.
 """
 
 from __future__ import annotations

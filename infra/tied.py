@@ -4,25 +4,30 @@ Standard input is the tie: a pipe whose other end the starter holds. It closes w
 the starter dies, SIGKILL included. Then the command gets SIGTERM, and GRACE_S later whatever is left of it SIGKILL.
 
 This process is a child subreaper (prctl(2)): orphans among the command's descendants become its children. So it finds
-those too that have moved to a session of their own, as Prefect's flow runs and Ray's daemons do.
+those too that have moved to a session of their own, as Prefect's flow runs and Ray's daemons do. The folder of Ray's
+sessions, with its sockets and logs, is theirs alone and goes with them.
 
 Exit code: the command's own; 128 + signal where a signal ended it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 GRACE_S = 10.0
 _POLL_S = 0.1
+_RAY_FOLDER = "RAY_TMPDIR"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -32,11 +37,27 @@ def main(command: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # what ends us is the tie; a handler, unlike
         signal.signal(number, lambda *_: None)  # SIG_IGN, is not passed on to the command
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    started = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_launcher)
-    exit_code: int | None = None
-    while exit_code is None and not select.select([sys.stdin], [], [], _POLL_S)[0]:
-        exit_code = _reap().get(started.pid)
-    return _end_descendants(started.pid, exit_code)
+    with _ray_folder():
+        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_launcher)
+        exit_code: int | None = None
+        while exit_code is None and not select.select([sys.stdin], [], [], _POLL_S)[0]:
+            exit_code = _reap().get(started.pid)
+        return _end_descendants(started.pid, exit_code)
+
+
+@contextlib.contextmanager
+def _ray_folder() -> Iterator[None]:
+    """Where the command's local Ray clusters keep their sessions, in RAY_TMPDIR; one that the user has set stays.
+
+    In /tmp, where Ray would have them, and with a short name: a socket's path holds 107 bytes (unix(7)), of which Ray
+    takes ~70.
+    """
+    if _RAY_FOLDER in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="tokenmill-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ[_RAY_FOLDER] = folder
+        yield
 
 
 def _die_with_launcher() -> None:

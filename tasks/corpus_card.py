@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.funnel import funnel_rows
 from tasks.markdown import markdown_cell, markdown_code, markdown_facts, markdown_table
 from tasks.screen import DOCUMENTS_FILE
 
@@ -85,7 +86,7 @@ def removed_samples(
     `texts` names, for a stage of the ledger, the shard folders that hold the texts it took in; stages before the
     extraction have none.
     """
-    rules = {(stage, reason): n for stage, reasons in manifest["removed"].items() for reason, n in reasons.items()}
+    rules = {(stage, reason): count for stage, reason, count in funnel_rows(manifest["removed"])}
     order = {rule: index for index, rule in enumerate(rules)}
     samples = []
     for row in _removed_rows(directory, rules):
@@ -127,33 +128,34 @@ def kept_samples(directory: Path) -> tuple[Sample, ...]:
 def _excerpt(text: str | None) -> str:
     if text is None:
         return "(no text of it is in the store)"
-    return text[:_EXCERPT_CHARS] + (" ..." if len(text) > _EXCERPT_CHARS else "")
+    return markdown_cell(text[:_EXCERPT_CHARS] + (" ..." if len(text) > _EXCERPT_CHARS else ""))
 
 
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:,.4g}"
+def _figure(value: float) -> str:
+    return f"{value:,.4g}"
 
 
 def samples_markdown(kept: Sequence[Sample], removed: Sequence[Sample]) -> str:
     """Kept documents, then for every rule records that it removed, with the figures it went by. Pages' text escaped."""
-    sections = [
-        "### Kept",
-        markdown_table(["text", "url", "id"], ((_excerpt(s.text), s.url, s.record_id) for s in kept)),
-    ]
-    rules = list(dict.fromkeys((sample.stage, sample.reason) for sample in removed))
-    for rule in rules:
-        samples = [sample for sample in removed if (sample.stage, sample.reason) == rule]
-        columns = ["text", "value", "threshold", "detail", "url", "ledger id"]
-        rows = [
-            [_excerpt(s.text), _figure(s.value), _figure(s.threshold), s.detail or "", s.url, s.record_id]
-            for s in samples
-        ]
-        if any(sample.survivor_id for sample in samples):
-            columns += ["survivor's text", "survivor"]
-            for row, sample in zip(rows, samples, strict=True):
-                row += [_excerpt(sample.survivor_text), sample.survivor_id or ""]
-        sections += [f"### Removed by {rule[0]}: {markdown_cell(rule[1])}", markdown_table(columns, rows)]
+    sections = ["### Kept", *(_shown(sample) for sample in kept)]
+    for rule in dict.fromkeys((sample.stage, sample.reason) for sample in removed):
+        sections.append(f"### Removed by {markdown_cell(rule[0])}: {markdown_cell(rule[1])}")
+        sections += [_shown(sample) for sample in removed if (sample.stage, sample.reason) == rule]
     return "\n\n".join(sections)
+
+
+def _shown(sample: Sample) -> str:
+    """One line on the record, its text quoted, and for a duplicate the text of its survivor."""
+    facts = [sample.url] if sample.url else []
+    if sample.value is not None:
+        limit = "" if sample.threshold is None else f" against {_figure(sample.threshold)}"
+        facts.append(f"{_figure(sample.value)}{limit}")
+    facts += [sample.detail] if sample.detail else []
+    lines = [f"{markdown_cell('; '.join([*facts, f'ledger id {sample.record_id}']))}", "", f"> {_excerpt(sample.text)}"]
+    if sample.survivor_id:
+        survivor = markdown_cell(sample.survivor_id)
+        lines += ["", f"Its survivor, {survivor}:", "", f"> {_excerpt(sample.survivor_text)}"]
+    return "\n".join(lines)
 
 
 def corpus_facts(directory: Path) -> dict[str, dict[str, int]]:
@@ -218,12 +220,8 @@ def corpus_card(directory: Path, manifest: Mapping[str, Any]) -> str:
     reference = f"{manifest['name']}@{manifest['version']}"
     kept, records = manifest["documents_kept"], manifest["records_in"]
     facts = corpus_facts(directory)
-    sources = Counter(str(file.get("source") or manifest["source"]) for file in manifest["inputs"])
-    removed = [
-        (stage, reason, count, f"{count / max(records, 1):.1%}")
-        for stage, reasons in manifest["removed"].items()
-        for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
-    ]
+    sources = Counter(str(file["source"]) for file in manifest["inputs"])
+    removed = [(*row, f"{row[-1] / max(records, 1):.1%}") for row in funnel_rows(manifest["removed"])]
     return "\n\n".join(
         [
             f"## Corpus {reference}",
@@ -249,7 +247,7 @@ def corpus_card(directory: Path, manifest: Mapping[str, Any]) -> str:
             "### Removed",
             markdown_table(["stage", "rule", "records", "of all"], removed),
             "### Rules and thresholds",
-            markdown_table(["rule", "settings"], _rule_rows(manifest["recipe"])),
+            markdown_facts(dict(_rule_rows(manifest["recipe"]))),
             "### How to use it",
             markdown_code(
                 [

@@ -1,15 +1,25 @@
-"""Text that came from outside, made safe for the Markdown that Prefect's and MLflow's pages render."""
+"""Text that came from outside, made safe for the Markdown that Prefect's and MLflow's pages render.
+
+Their four renderers agree on backslashes before punctuation and on the named entities; Prefect's older page shows a
+numeric entity as it is written, and breaks no line inside a table's cell.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
 
 def markdown_cell(text: str) -> str:
-    """`text` in one line, safe inside a table: no mark-up, link, image or control character is left in it."""
+    """`text` in one line, for a table's cell and anywhere else: no mark-up, image, named link or control character is left in it.
+
+    A bare address may be shown as a link, which can't pretend to lead elsewhere.
+    """
     printable = "".join(character if character.isprintable() else " " for character in text)
-    return re.sub(r"[^\w\s.,;:?'\"-]|_|(?<=www)\.", lambda match: f"&#{ord(match[0])};", " ".join(printable.split()))
+    escaped = re.sub(r"[<>&]", lambda match: _ENTITIES[match[0]], " ".join(printable.split()))
+    return re.sub(r"[\\`*_{}\[\]|~!]", r"\\\g<0>", escaped)
 
 
 def markdown_code(lines: Iterable[str]) -> str:
@@ -21,16 +31,16 @@ def markdown_code(lines: Iterable[str]) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table; every cell is escaped, whole numbers get their commas."""
-
-    def cell(value: object) -> str:
-        return f"{value:,}" if isinstance(value, int) else markdown_cell(str(value))
-
+    """A table for short values; every cell is escaped, whole numbers get their commas."""
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
-    lines += [" | ".join(cell(value) for value in row) for row in rows]
+    lines += [" | ".join(_shown(value) for value in row) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)
 
 
 def markdown_facts(facts: Mapping[str, object]) -> str:
-    """A table of two columns without a heading of its own."""
-    return markdown_table(["", ""], facts.items())
+    """A list of names and values of any length, escaped."""
+    return "\n".join(f"- **{markdown_cell(name)}**: {_shown(value)}" for name, value in facts.items())
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else markdown_cell(str(value))

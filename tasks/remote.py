@@ -38,7 +38,7 @@ from tasks.transient import QUICK_BACKOFF, UnavailableError, refusal, retried
 T = TypeVar("T")
 
 _HASH_DIGITS = 16  # of a name; the whole hash is in the list of files
-_BATCH_FILES = 8  # sent at a time, and again where one of them fails; s3fs holds each in memory, up to 100 MB
+_BATCH_FILES = 4  # sent at a time, and again where one of them fails; s3fs holds each in memory, up to 100 MB
 _COPY_BYTES = 5 << 20
 
 logger = logging.getLogger(__name__)

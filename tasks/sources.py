@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+from fsspec.core import has_magic
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -16,9 +19,11 @@ from tasks.atomic import new_directory
 from tasks.manifest import code_version, fingerprint, library_versions
 from tasks.read.environment_docs import list_modules, write_environment_docs
 from tasks.read.raw_file import open_handle
-from tasks.read.source import Listing, SourceFile, list_source
+from tasks.read.source import SourceFile, list_source
 from tasks.stages import Progress, no_progress
 from tasks.store import Store
+
+R = TypeVar("R")
 
 EMBEDDED = "environment-docs"
 DEFAULT_PAGES = MAX_SAMPLE_PAGES = 2500
@@ -85,9 +90,9 @@ def check_sources(sources: Sequence[str]) -> None:
     """ValueError where one of them can't be read, before any work."""
     for where, source in _expanded(sources):
         if is_embedded(source):
-            embedded_pages(source)
+            _told(where, embedded_pages, source)
         else:
-            _listing(where, source)
+            _told(where, list_source, source)
 
 
 def collect_sources(
@@ -104,7 +109,7 @@ def collect_sources(
     for where, source in _expanded(sources):
         folder = source
         if is_embedded(source):
-            distributions, num_pages = runtime_distributions(), embedded_pages(source)
+            distributions, num_pages = runtime_distributions(), _told(where, embedded_pages, source)
             destination = _embedded_folder(store, distributions, num_pages)
             if not destination.is_dir():
                 if not write:
@@ -112,16 +117,17 @@ def collect_sources(
                     continue
                 _write_embedded(distributions, destination, num_pages, progress)
             folder = str(destination)
-        listing = _listing(where, folder)
+        listing = _told(where, list_source, folder)
         ignored.update(listing.ignored)
         for file in listing.files:
             files.setdefault(file.path, NamedFile(source_name(source), file))
     return Collected(tuple(files.values()), dict(sorted(ignored.items())), unwritten_pages)
 
 
-def _listing(where: str, source: str) -> Listing:
+def _told(where: str, function: Callable[[str], R], source: str) -> R:
+    """`function(source)`; its ValueError begins with `where`."""
     try:
-        return list_source(source)
+        return function(source)
     except ValueError as error:
         raise ValueError(f"{where}{error}") from error
 
@@ -137,9 +143,8 @@ def _expanded(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_list(source: str) -> bool:
-    return (urlsplit(source).path if "://" in source else source).lower().endswith(".txt") and not set("*?[") & set(
-        source
-    )
+    path = urlsplit(source).path if "://" in source else source
+    return path.lower().endswith(".txt") and not has_magic(path)
 
 
 def _listed(path: str) -> Iterator[tuple[str, str]]:
@@ -159,7 +164,7 @@ def _listed(path: str) -> Iterator[tuple[str, str]]:
         if not is_embedded(source) and "://" not in source and not source.startswith("/"):
             if "://" in path:
                 raise ValueError(f"{where}{source!r} is relative, and the list is no local file: write a whole address")
-            source = str(Path(path).absolute().parent / source)
+            source = os.path.normpath(Path(path).absolute().parent / source)  # one name for one file
         num_sources += 1
         yield where, source
     if not num_sources:

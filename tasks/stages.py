@@ -11,6 +11,7 @@ changed, the folders are others; where only a part of the input changed, the sha
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import time
@@ -59,22 +60,21 @@ class Stage:
     after: str = ""
     """Fingerprint of the stage before; no part of a shard's key, which has that shard's own input instead."""
 
-    def _own(self) -> dict[str, Any]:
-        return {
-            "stage": self.name,
-            "identity": self.identity,
-            "code": code_version(*self.packages),
-            "libraries": library_versions(self.libraries),
-        }
+    @functools.cached_property
+    def own_fingerprint(self) -> str:
+        """Of the stage itself, whatever its input."""
+        return fingerprint(
+            {
+                "stage": self.name,
+                "identity": self.identity,
+                "code": code_version(*self.packages),
+                "libraries": library_versions(self.libraries),
+            }
+        )
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint({**self._own(), "after": self.after})
-
-    @property
-    def own_fingerprint(self) -> str:
-        """Of the stage itself, whatever its input."""
-        return fingerprint(self._own())
+        return fingerprint({"own": self.own_fingerprint, "after": self.after})
 
     def directory(self, work: Path) -> Path:
         """The folder of this run of the stage."""
@@ -82,7 +82,8 @@ class Stage:
 
     def shard(self, work: Path, shard_input: Mapping[str, Any]) -> Path:
         """The folder of the shard that this stage makes of `shard_input`, in whatever run."""
-        return work / self.name / SHARDS / fingerprint({**self._own(), "input": shard_input})[:_NAME_DIGITS]
+        key = fingerprint({"own": self.own_fingerprint, "input": shard_input})
+        return work / self.name / SHARDS / key[:_NAME_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,7 @@ def _compute(
         "stage": stage.name,
         "fingerprint": stage.fingerprint,
         "own_fingerprint": stage.own_fingerprint,
+        "after": stage.after,
         "identity": json.loads(json.dumps(stage.identity, default=lambda value: value.model_dump(mode="json"))),
         "libraries": library_versions(stage.libraries),
         "shards": [str(shard.relative_to(directory.parent)) for shard in shards],

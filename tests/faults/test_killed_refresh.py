@@ -45,18 +45,20 @@ def refresh_arguments(source: Path, shard_records: int) -> list[str]:
 
 def caught_in(store: Path, stage: str) -> str:
     """Where the run stands in `stage`: "" not there yet, "started", "between shards" or "done"."""
-    for directory in (store / "work" / stage).glob("[!.]*"):  # beside it lies its lock
-        if (directory / "manifest.json").exists():
-            return "done"
-        return "between shards" if next(directory.glob("shard-*"), None) else "started"
-    return ""
+    folder = store / "work" / stage
+    runs = [path for path in folder.glob("[!.]*") if path.name != "shards"]  # beside them lie their locks
+    if not runs:
+        return ""
+    if any((run / "manifest.json").exists() for run in runs):
+        return "done"
+    return "between shards" if any(folder.glob("*/[!.]*/report.json")) else "started"
 
 
 def finished_shards(store: Path) -> dict[Path, tuple[int, int]]:
     """Every complete shard with the inode and the time of its report, which a second computation would change."""
     return {
         report.parent: (report.stat().st_ino, report.stat().st_mtime_ns)
-        for report in store.glob("work/*/*/shard-*/report.json")
+        for report in store.glob("work/*/*/[!.]*/report.json")
     }
 
 

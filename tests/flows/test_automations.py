@@ -34,6 +34,7 @@ from flows.automations import (
 from flows.events import corpus_published
 
 pytestmark = [pytest.mark.verify, pytest.mark.timeout(300)]
+PAGE = "http://127.0.0.1:4200"
 FLOW = "answers_a_published_corpus"
 
 
@@ -44,8 +45,10 @@ def answering(corpus: str = "docs", steps: int = 1) -> None:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[SyncPrefectClient]:
-    with prefect_test_harness(server_startup_timeout=120), get_client(sync_client=True) as opened:
-        yield opened
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_UI_URL", PAGE)  # for the server, which derives it from its own address as a rule
+        with prefect_test_harness(server_startup_timeout=120), get_client(sync_client=True) as opened:
+            yield opened
 
 
 @pytest.fixture
@@ -169,7 +172,7 @@ def test_a_failed_run_is_told_to_the_webhook_as_plain_text(
     assert '"records" in a.warc' in text and "{{ flow.name }}" in text
     assert "<" not in text and "@everyone" not in text and "](" not in text
     (run,) = [run for run in client.read_flow_runs() if run.name == "refresh <b>web</b>"]
-    assert text.splitlines()[-1].startswith("Page: http") and text.splitlines()[-1].endswith(f"flow-run/{run.id}")
+    assert text.splitlines()[-1] == f"Page: {PAGE}/runs/flow-run/{run.id}"
 
 
 def test_the_operators_own_block_is_used(client: SyncPrefectClient, deployment: Any, webhook: Any) -> None:

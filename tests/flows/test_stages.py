@@ -158,15 +158,17 @@ def test_a_fault_of_ours_keeps_its_name() -> None:
     assert run.state is not None and "KeyError" in str(run.state.message)
 
 
-def test_parameters_keep_their_form_below_the_decorator() -> None:
-    @flow(name="form")
-    @one_line_failures
-    def form(corpus: str, workers: int = 1) -> None:
-        """Words for the form."""
+def test_parameters_keep_their_form_and_their_types_below_the_decorator() -> None:
+    from flows.evaluate import evaluate
+    from flows.pipeline import pipeline
+    from flows.pretrain import pretrain
+    from flows.refresh_corpus import refresh_corpus
 
-    assert set(form.parameters.properties) == {"corpus", "workers"}
-    assert form.parameters.required == ["corpus"]
-    assert form.description == "Words for the form."
+    for each in (refresh_corpus, pretrain, evaluate, pipeline):
+        assert list(each.parameters.properties) == ["parameters"] and each.parameters.definitions
+        validated = each.validate_parameters({"parameters": {}})["parameters"]
+        assert type(validated).__module__ == "flows.parameters"
+        assert each.description and each.description.startswith(str(each.fn.__doc__).splitlines()[0])
 
 
 def test_a_failure_says_where_why_and_how_to_go_on(store: Store) -> None:

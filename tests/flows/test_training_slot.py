@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.flows.prefect_server import PrefectServer
 from tests.integration.running import environment, wait_until
 
-SERVER_TIMEOUT_S, START_TIMEOUT_S = 120.0, 60.0
+START_TIMEOUT_S = 60.0
 _HOLDER = """
 import sys, time
 from pathlib import Path
@@ -43,164 +40,112 @@ holder()
 """
 
 
-class Server:
-    """`prefect server start` on a free port, and runs that ask it for the slot."""
+class Slots:
+    """Runs that ask for the slot, each test's with names and a store of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.log = folder, folder / "log"
+    def __init__(self, server: PrefectServer, folder: Path) -> None:
+        self.server, self.folder, self.log = server, folder, folder / "log"
         self.log.touch()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.variables = environment(
-            PREFECT_HOME=str(folder / "prefect"),
-            PREFECT_API_URL=f"http://127.0.0.1:{self.port}/api",
-            PREFECT_SERVER_ANALYTICS_ENABLED="false",
-            PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="ERROR",
-            DO_NOT_TRACK="true",
-            TOKENMILL_STORE=str(folder / "store"),
-        )
-        self.process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        output = (self.folder / "server.log").open("ab")
-        process = subprocess.Popen(command, env=self.variables, stdout=output, stderr=output)
-        output.close()
-        wait_until(self._answers, SERVER_TIMEOUT_S, "the server does not answer")
-        return process
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.request("GET", "/health"))
-        except OSError:
-            return False
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - our own server
-            f"http://127.0.0.1:{self.port}/api{path}",
-            None if body is None else json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
-            return json.loads(response.read() or b"null")
-
-    def restart(self) -> None:
-        self.stop()
-        self.process = self._start()
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=30)
-
-    def run(self, name: str, hold_s: float, **variables: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", "-c", _HOLDER, name, str(self.log), str(hold_s)]
-        return subprocess.Popen(command, env=self.variables | variables, cwd=self.folder)
+    def run(self, name: str, hold_s: float, store: str = "store") -> subprocess.Popen[bytes]:
+        arguments = (name, str(self.log), str(hold_s))
+        return self.server.run(_HOLDER, *arguments, TOKENMILL_STORE=str(self.folder / store))
 
     def events(self) -> list[tuple[str, str]]:
         return [(line.split()[1], line.split()[2]) for line in self.log.read_text().splitlines()]
 
-    def state(self, name: str) -> tuple[str, str, str]:
-        (run,) = self.request("POST", "/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
-        return run["state"]["type"], run["state"]["name"], run["state"]["message"] or ""
+    def wait_for(self, name: str, what: str) -> None:
+        wait_until(lambda: (name, what) in self.events(), START_TIMEOUT_S, f"{name} never {what}")
 
-    def free_slots(self) -> int:
-        limit = self.request("GET", "/v2/concurrency_limits/training")
+    def wait_for_message(self, name: str, text: str) -> None:
+        wait_until(lambda: text in self.server.state(name)[2], START_TIMEOUT_S, f"{name} does not say {text!r}")
+
+    def free(self) -> int:
+        limit = self.server.request("GET", "/v2/concurrency_limits/training")
         return int(limit["limit"] - limit["active_slots"])
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    server = PrefectServer(tmp_path_factory.mktemp("server"))
     yield server
     server.stop()
 
 
-def wait_for(server: Server, name: str, what: str) -> None:
-    wait_until(lambda: (name, what) in server.events(), START_TIMEOUT_S, f"{name} never {what}")
+@pytest.fixture
+def slots(server: PrefectServer, tmp_path: Path) -> Slots:
+    return Slots(server, tmp_path)
 
 
 @pytest.mark.verify
-def test_never_two_at_once_and_first_come_first_served(server: Server) -> None:
+def test_never_two_at_once_and_first_come_first_served(slots: Slots) -> None:
     runs = []
     for name in ("one", "two", "three"):
-        runs.append(server.run(name, 6.0))
-        wait_for(server, name, "asks")
-    wait_until(lambda: server.state("three")[1] == "AwaitingTraining", START_TIMEOUT_S, "the queue is not shown")
-    assert server.state("one")[:2] == ("RUNNING", "Training")
-    kind, _, message = server.state("three")
-    assert kind == "RUNNING" and "'one' (training), 'two' (waiting)" in message
+        runs.append(slots.run(name, 6.0))
+        slots.wait_for(name, "asks")
+    slots.wait_for_message("three", "'one' (training), 'two' (waiting)")
+    assert slots.server.state("one")[:2] == ("RUNNING", "Training")
+    assert slots.server.state("three")[:2] == ("RUNNING", "AwaitingTraining")
     assert [run.wait(timeout=90) for run in runs] == [0, 0, 0]
-    held = [event for event in server.events() if event[1] != "asks"]
+    held = [event for event in slots.events() if event[1] != "asks"]
     assert held == [(name, what) for name in ("one", "two", "three") for what in ("begins", "ends")]
-    assert server.state("three")[:2] == ("COMPLETED", "Completed")
-    assert server.free_slots() == 1
+    assert slots.server.state("three")[:2] == ("COMPLETED", "Completed")
+    assert slots.free() == 1
 
 
 @pytest.mark.verify
-def test_a_killed_holder_and_a_killed_waiter_hold_nobody_up(server: Server) -> None:
-    holder = server.run("holder", 600.0)
-    wait_for(server, "holder", "begins")
-    waiter, last = server.run("waiter", 0.0), None
+def test_a_killed_holder_and_a_killed_waiter_hold_nobody_up(slots: Slots) -> None:
+    started = [slots.run("holder", 600.0)]
     try:
-        wait_for(server, "waiter", "asks")
-        last = server.run("last", 0.0)
-        wait_for(server, "last", "asks")
-        wait_until(lambda: "waiter" in server.state("last")[2], START_TIMEOUT_S, "the queue is not shown")
-        waiter.kill()
-        waiter.wait()
-        holder.kill()
-        holder.wait()
+        slots.wait_for("holder", "begins")
+        started.append(slots.run("waiter", 0.0))
+        slots.wait_for("waiter", "asks")
+        started.append(slots.run("last", 0.0))
+        slots.wait_for_message("last", "'waiter' (waiting)")
+        for process in started[:2]:
+            process.kill()
+            process.wait()
         killed = time.monotonic()
-        assert last.wait(timeout=60) == 0
+        assert started[2].wait(timeout=60) == 0
         assert time.monotonic() - killed < 20
-        assert ("waiter", "begins") not in server.events() and server.free_slots() == 1
+        assert ("waiter", "begins") not in slots.events() and slots.free() == 1
     finally:
-        for process in filter(None, (holder, waiter, last)):
+        for process in started:
             process.kill()
 
 
 @pytest.mark.verify
-def test_a_holder_of_another_store_loses_its_slot_with_its_lease(server: Server) -> None:
+def test_a_holder_of_another_store_loses_its_slot_with_its_lease(slots: Slots) -> None:
     """Nothing but the lease tells of it: Prefect's own clock, 90 s and a look every 10."""
-    holder = server.run("holder", 600.0, TOKENMILL_STORE=str(server.folder / "other"))
-    waiter = None
+    started = [slots.run("elsewhere", 600.0, store="other")]
     try:
-        wait_for(server, "holder", "begins")
-        waiter = server.run("waiter", 0.0)
-        wait_until(
-            lambda: "of another store" in server.state("waiter")[2] if ("waiter", "asks") in server.events() else False,
-            START_TIMEOUT_S,
-            "the wait is not shown",
-        )
-        holder.kill()
-        holder.wait()
+        slots.wait_for("elsewhere", "begins")
+        started.append(slots.run("here", 0.0))
+        slots.wait_for_message("here", "of another store")
+        started[0].kill()
+        started[0].wait()
         killed = time.monotonic()
-        assert waiter.wait(timeout=150) == 0
+        assert started[1].wait(timeout=150) == 0
         assert time.monotonic() - killed < 130
     finally:
-        for process in filter(None, (holder, waiter)):
+        for process in started:
             process.kill()
 
 
 @pytest.mark.verify
-def test_an_interrupted_wait_ends_and_an_operators_limit_stays(server: Server) -> None:
-    server.request("POST", "/v2/concurrency_limits/", {"name": "training", "limit": 0})
-    waiter = server.run("waiter", 0.0)
+def test_an_interrupted_wait_ends_and_an_operators_limit_stays(slots: Slots) -> None:
+    slots.server.request("PATCH", "/v2/concurrency_limits/training", {"limit": 0})
+    waiter = slots.run("hopeful", 0.0)
     try:
-        wait_until(
-            lambda: ("waiter", "asks") in server.events() and server.state("waiter")[1] == "AwaitingTraining",
-            START_TIMEOUT_S,
-            "the wait is not shown",
-        )
-        os.kill(waiter.pid, signal.SIGINT)
+        slots.wait_for_message("hopeful", "which is 0")
+        waiter.send_signal(signal.SIGINT)
         assert waiter.wait(timeout=20) != 0
-        assert ("waiter", "begins") not in server.events()
-        assert server.request("GET", "/v2/concurrency_limits/training")["limit"] == 0
-        assert not list((server.folder / "store" / "locks").glob("training-*.json"))
+        assert ("hopeful", "begins") not in slots.events()
+        assert slots.server.request("GET", "/v2/concurrency_limits/training")["limit"] == 0
+        assert not list((slots.folder / "store" / "locks").glob("training-*.json"))
     finally:
         waiter.kill()
+        slots.server.request("PATCH", "/v2/concurrency_limits/training", {"limit": 1})
 
 
 @pytest.mark.verify

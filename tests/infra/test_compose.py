@@ -1,4 +1,4 @@
-"""docker-compose.yml without an engine: every name in it is one that something knows, and nothing is open that need not be.
+"""docker-compose.yml without an engine: something knows every name in it, and nothing is open that need not be.
 
 That the services work together is what tests/integration/test_topology.py shows.
 """
@@ -220,7 +220,9 @@ def _is_in_the_source_of(package: str, name: str) -> bool:
 
 
 def _is_in_our_sources(name: str) -> bool:
-    files = [file for folder in ("infra", "flows") for file in (ROOT / folder).rglob("*.*") if file.suffix in {".py", ".sh"}]
+    files = [
+        file for folder in ("infra", "flows") for file in (ROOT / folder).rglob("*.*") if file.suffix in {".py", ".sh"}
+    ]
     return any(name in file.read_text() for file in files)
 
 
@@ -278,7 +280,9 @@ def test_flows_have_the_environment_that_the_command_line_gives_them(tmp_path: P
 @functools.cache
 def _help(command: tuple[str, ...]) -> str:
     program = [str(BIN / command[0]), *command[1:], "--help"]
-    shown = subprocess.run(program, capture_output=True, text=True, check=True, env={"PATH": str(BIN), "COLUMNS": "300"})
+    shown = subprocess.run(
+        program, capture_output=True, text=True, check=True, env={"PATH": str(BIN), "COLUMNS": "300"}
+    )
     return re.sub(r"\s*│\n│\s{20,}", "", shown.stdout)  # a long name goes on in the next line of Prefect's table
 
 

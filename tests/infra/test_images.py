@@ -82,7 +82,9 @@ def test_steps_of_the_image() -> None:
     python = _interpreter_for_others()
     if python is None:
         pytest.skip("no interpreter of this version that another user may start")
-    folder = Path("/tmp") / f"tokenmill-image-{os.getpid()}"  # another user has to get there, unlike to pytest's folders
+    folder = (
+        Path("/tmp") / f"tokenmill-image-{os.getpid()}"
+    )  # another user has to get there, unlike to pytest's folders
     source, venv = folder / "source", folder / "venv"
     try:
         source.mkdir(parents=True)
@@ -153,7 +155,7 @@ def entry(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 def test_entry_gives_the_command_its_secrets(tmp_path: Path) -> None:
     secret = tmp_path / "password"
-    secret.write_text("it's $(a) `secret` \"word\" \\n")
+    secret.write_text('it\'s $(a) `secret` "word" \\n')
     shown = entry(sys.executable, "-c", "import os; print(dict(os.environ))", MLFLOW_TRACKING_PASSWORD_FILE=str(secret))
     variables = eval(shown.stdout)
     assert variables["MLFLOW_TRACKING_PASSWORD"] == secret.read_text()
@@ -258,7 +260,7 @@ def programs(tmp_path: Path) -> Path:
     for name in ("ray", "prefect"):
         program = tmp_path / name
         program.write_text(
-            f"#!/bin/sh\ncd {tmp_path}\necho {name} started \"$@\" >>events\n"
+            f'#!/bin/sh\ncd {tmp_path}\necho {name} started "$@" >>events\n'
             f"trap 'sleep .3; echo {name} told to end >>events; exit 0' TERM\n"
             f"while ! [ -e end-{name} ]; do sleep .1; done\nexit 3\n"
         )

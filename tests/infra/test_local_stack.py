@@ -156,7 +156,10 @@ def test_up_serves_both_pages_until_interrupted(stack: Stack) -> None:
     status, page_settings = get(stack.prefect_port, "/ui-settings")
     assert status == 200 and json.loads(page_settings)["api_url"] == f"{prefect}/api"
     assert get(stack.mlflow_port, "/")[0] == 200
-    assert names_of_deployments(stack) == {"refresh", "nightly-refresh", "pretrain", "evaluate", "pipeline"}
+    assert names_of_deployments(stack) >= {"refresh", "nightly-refresh", "pretrain", "evaluate", "pipeline"}
+    guide = stack.output.read_text()
+    assert f"{prefect}/deployments" in guide and f"{mlflow}/#/?workflowType=machine_learning" in guide
+    assert all(len(line) <= 120 for line in guide.splitlines() if str(stack.store) not in line)
 
     working_folders = {Path(f"/proc/{pid}/cwd").readlink() for pid in alive(stack.store)}
     assert working_folders == {stack.store / "empty"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from infra.ray_map import ClusterError, RayMap, ray_cluster
+from tasks.extract import Extraction, Extractor
 from tasks.ports import ShardError, WorkerLostError
+from tests.integration.running import alive, environment, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +84,61 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(
     )
     assert time.monotonic() - started < 30
     assert "ClusterError" in done.stderr and "RAY_ADDRESS" in done.stderr
+
+
+_DRIVER = """
+import os, signal, sys
+from infra.ray_map import ray_cluster
+from tests.infra.test_ray_map import busy_shard
+
+class Stopped(BaseException):
+    pass
+
+def stop(*_):
+    raise Stopped
+
+signal.signal(signal.SIGTERM, stop)
+try:
+    with ray_cluster(2) as shard_map:
+        shard_map.map(busy_shard, [sys.argv[1], sys.argv[1]], name="busy")
+except Stopped:
+    os._exit(7)
+"""
+
+
+def busy_shard(started: str) -> None:
+    """Has its page extracted in a warm process, as the real one has, then another that would take for ever."""
+    extractor = Extractor(Extraction())
+    extractor.extract(b"<html><body><p>A page of a few words.</p></body></html>", None)
+    child = extractor.process_id
+    assert child is not None
+    os.kill(child, signal.SIGSTOP)  # it will not see its socket close
+    (Path(started) / f"{os.getpid()}").write_text(str(child))
+    extractor.extract(b"<html><body><p>Never answered.</p></body></html>", None)
+    time.sleep(600)
+
+
+def test_an_interrupted_map_ends_its_shards_and_what_they_started(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    started.mkdir()
+    driver = subprocess.Popen(
+        [sys.executable, "-P", "-c", _DRIVER, str(started)],
+        env=environment(
+            TOKENMILL_STORE=str(tmp_path),
+            PYTHONPATH=str(Path(__file__).parents[2]),
+            RAY_AUTH_MODE="token",
+            RAY_AUTH_TOKEN=os.environ["RAY_AUTH_TOKEN"],
+        ),
+        cwd=tmp_path,
+    )
+    try:
+        wait_until(lambda: len(list(started.glob("[0-9]*"))) == 2, 60, "the shards did not start")
+        driver.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        assert driver.wait(timeout=30) == 7
+        wait_until(lambda: not alive(tmp_path), 30, "a process is left")
+        assert time.monotonic() - told < 10
+    finally:
+        driver.kill()
+        for pid in alive(tmp_path):
+            os.kill(pid, signal.SIGKILL)

@@ -25,7 +25,7 @@ from tests.data.prose import prose
 from tests.integration.running import alive, environment, wait_until
 
 ALL_ENDED_S = 10.0
-NUM_STEPS = 400
+NUM_STEPS = 250
 _DRIVER = """
 import json, os, signal, sys
 from infra.ray_map import ray_cluster

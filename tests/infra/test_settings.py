@@ -106,6 +106,22 @@ def test_file_of_a_killed_up_is_not_believed(store: Store, listening_port: int) 
     assert "PREFECT_API_DATABASE_CONNECTION_URL" in settings.environment(store)
 
 
+def test_an_up_that_is_just_starting_serves_nothing_yet(store: Store) -> None:
+    with store.lock("up"):
+        assert settings.served_addresses(store) == {}
+
+
+def test_the_store_and_its_remote_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENMILL_STORE", str(tmp_path / "named"))
+    assert settings.open_store() == settings.current_store() == Store(tmp_path / "named")
+    monkeypatch.setenv("TOKENMILL_REMOTE", "s3://bucket/prefix/")
+    assert settings.open_store() == Store(tmp_path / "named", "s3://bucket/prefix")
+    assert settings.open_store(str(tmp_path / "option")) == Store(tmp_path / "option", "s3://bucket/prefix")
+    monkeypatch.setenv("TOKENMILL_REMOTE", "bucket")
+    with pytest.raises(ValueError, match="'bucket' is no object store"):
+        settings.open_store()
+
+
 def test_ray_token_is_secret_and_stays(store: Store) -> None:
     values = settings.environment(store)
     assert values["RAY_AUTH_MODE"] == "token" and len(values["RAY_AUTH_TOKEN"]) == 64

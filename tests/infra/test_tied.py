@@ -139,3 +139,49 @@ def test_launcher_killed_by_sigkill_takes_the_command_with_it(mark: str) -> None
         launcher.kill()
         launcher.wait(5)
         wait_until(lambda: alive(mark) == set(), 5)
+
+
+# Ray's folder
+
+
+RAY_FOLDER = "import os; print(os.environ['RAY_TMPDIR'], os.path.isdir(os.environ['RAY_TMPDIR']), flush=True); "
+
+
+def test_folder_of_rays_sessions_goes_with_the_command(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    with start(RAY_FOLDER + SLEEP, mark) as launcher:
+        assert launcher.stdout is not None and launcher.stdin is not None
+        folder, existed = launcher.stdout.readline().decode().split()
+        (Path(folder) / "ray" / "session").mkdir(parents=True)
+        launcher.stdin.close()
+        launcher.wait(GRACE_S)
+    assert existed == "True" and len(folder) < 107 - 75  # what Ray adds to it for a socket
+    assert not Path(folder).exists()
+
+
+def test_folder_that_the_user_has_set_stays(mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with start(RAY_FOLDER, mark) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline().decode().split() == [str(tmp_path), "True"]
+        assert launcher.wait(20) == 0
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("ending", ["pass", "import os; os.kill(os.getpid(), 9)"])
+def test_ray_leaves_nothing_behind(mark: str, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    program = f"""
+import os, ray
+ray.init(address="local", num_cpus=1, include_dashboard=False, _node_ip_address="127.0.0.1")
+print("folder", os.environ["RAY_TMPDIR"], os.listdir(os.environ["RAY_TMPDIR"]), flush=True)
+{ending}
+"""
+    with start(program, mark) as launcher:
+        assert launcher.stdout is not None
+        (line,) = [line for line in launcher.stdout.read().decode().splitlines() if line.startswith("folder")]
+        launcher.wait(60)
+    _, folder, content = line.split()
+    assert content == "['ray']" and not Path(folder).exists()
+    assert alive(mark) == set()

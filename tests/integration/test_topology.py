@@ -1,7 +1,7 @@
 """The whole stack as processes: a refresh and a small pretraining, triggered as an operator does it, run through it.
 
-PostgreSQL and Redis are the real ones; Prefect's server and services apart, a worker, MLflow with its users, a Ray head,
-a second node, an S3 endpoint: each started as docker-compose.yml starts it (tests/integration/topology.py).
+PostgreSQL and Redis are the real ones; Prefect's server and services apart, a worker, MLflow with its users, a Ray
+head, a second node, an S3 endpoint: each started as docker-compose.yml starts it (tests/integration/topology.py).
 """
 
 from __future__ import annotations
@@ -204,11 +204,11 @@ def test_nobody_gets_in_without_a_password(stack: Topology) -> None:
     assert stack.health_check("ray", ray).returncode != 0
 
 
-@pytest.mark.parametrize("service", [name for name, one in SERVICES.items() if "healthcheck" in one and name != "s3"])
-def test_health_check_passes(stack: Topology, service: str) -> None:
-    if "profiles" not in SERVICES[service]:
-        checked = stack.health_check(service)
-        assert checked.returncode == 0, checked.stderr
+def test_health_checks_pass(stack: Topology) -> None:
+    for service in sorted(set(stack.processes) - {"s3"}):  # moto has another check than SeaweedFS
+        if "healthcheck" in SERVICES[service]:
+            checked = stack.health_check(service)
+            assert checked.returncode == 0, f"{service}: {checked.stderr}"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import boto3
 import yaml
@@ -127,7 +127,9 @@ class Topology:
             "HOME": str(self.folder / "tmp"),
             "LC_ALL": "C.UTF-8",
             "OMP_NUM_THREADS": "1",
-            "RAY_TMPDIR": str(self.folder / "ray"),  # a socket's path may be 107 bytes long: /tmp of a container is short
+            "RAY_TMPDIR": str(
+                self.folder / "ray"
+            ),  # a socket's path may be 107 bytes long: /tmp of a container is short
             **values,
         }
 
@@ -168,22 +170,25 @@ class Topology:
     def _start_postgres(self) -> None:
         """What the image's entry point does: initdb, the server, then the script for an empty database."""
         data, environment = self.folder / "postgres", self.environment("postgres")
-        as_owner: list[str] = []
+        password, as_owner = self.secrets / "postgres_password", list[str]()
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             shutil.chown(data, "postgres", "postgres")
             as_owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
-        password = data.parent / "initdb-password"
-        password.write_text((self.secrets / "postgres_password").read_text())
-        password.chmod(0o644)
+            password = Path(shutil.copy(password, data.parent / "initdb-password"))
+            shutil.chown(password, "postgres")
+        arguments = environment["POSTGRES_INITDB_ARGS"].split()
         subprocess.run(
-            [*as_owner, "initdb", "--username=postgres", f"--pwfile={password}", f"--pgdata={data}/data"]
-            + environment["POSTGRES_INITDB_ARGS"].split(),
+            [*as_owner, "initdb", "--username=postgres", f"--pwfile={password}", f"--pgdata={data}/data", *arguments],
             env=environment,
             cwd=data,
             check=True,
             capture_output=True,
         )
-        options = {"port": self.ports["postgres"], "unix_socket_directories": str(data), "listen_addresses": "127.0.0.1"}
+        options = {
+            "port": self.ports["postgres"],
+            "unix_socket_directories": str(data),
+            "listen_addresses": "127.0.0.1",
+        }
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         self._run("postgres", [*as_owner, "postgres", "-D", f"{data}/data", *settings])
         superuser = environment | {
@@ -192,7 +197,9 @@ class Topology:
             "PGPASSWORD": password.read_text(),
         }
         self._wait("postgres", lambda: self._succeeds(["pg_isready", "--username=postgres"], superuser))
-        subprocess.run(["sh", ROOT / "infra/images/postgres_databases.sh"], env=superuser, check=True, capture_output=True)
+        subprocess.run(
+            ["sh", ROOT / "infra/images/postgres_databases.sh"], env=superuser, check=True, capture_output=True
+        )
 
     def _start_s3(self) -> None:
         self._run("s3", [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", self.ports["s3"]])

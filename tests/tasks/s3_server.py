@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,12 +11,11 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-BUCKET = "bucket"
-
 
 @contextmanager
-def s3_server(*, bucket: str = BUCKET) -> Iterator[str]:
-    """Its address, with one empty bucket. The environment names it while the block runs."""
+def s3_server() -> Iterator[str]:
+    """The address s3://... of an empty bucket of its own. The environment names the endpoint while the block runs."""
+    bucket = f"bucket-{uuid.uuid4().hex}"  # what moto holds outlives its server in this process
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line a request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -30,7 +30,7 @@ def s3_server(*, bucket: str = BUCKET) -> Iterator[str]:
         s3.clear_instance_cache()  # instances remember the endpoint they were made for
         try:
             fsspec.filesystem("s3").mkdir(bucket)
-            yield f"http://{host}:{port}"
+            yield f"s3://{bucket}"
         finally:
             s3.clear_instance_cache()
             server.stop()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.atomic import link_file, new_directory, remove_leftovers, write_file
+from tasks.atomic import link_file, move_directory, new_directory, remove_leftovers, write_file
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -56,3 +56,13 @@ def test_a_linked_file_is_the_same_content_under_two_names(tmp_path: Path) -> No
     link_file(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"x"
     assert (tmp_path / "a").samefile(tmp_path / "b")
+
+
+def test_a_folder_that_was_finished_elsewhere_gets_its_name_once(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / f".tmp-{name}").mkdir()
+        (tmp_path / f".tmp-{name}" / "part").write_text(name)
+        move_directory(tmp_path / f".tmp-{name}", tmp_path / "out")
+    assert (tmp_path / "out" / "part").read_text() == "first"
+    with pytest.raises(OSError, match="absent"):
+        move_directory(tmp_path / ".tmp-absent", tmp_path / "other")

@@ -23,6 +23,7 @@ from tasks.corpus_card import (
 )
 from tasks.stages import StageOutput
 from tests.data.prose import corpus_members, page, prose, warc_record
+from tests.tasks.rendering import harmful_tags
 from tests.tasks.test_curation import refresh_in_process, rows
 
 NUM_PAGES = 44
@@ -99,11 +100,7 @@ def test_nothing_of_a_page_is_mark_up(refreshed: tuple[Path, dict[str, Any], dic
     samples = Sample("0-0", HOSTILE, "quality", HOSTILE, 1.0, 2.0, HOSTILE, "1-0", HOSTILE, HOSTILE)
     removed = (*removed_samples(path, manifest, texts(outputs)), samples)
     text = samples_markdown(kept_samples(path), removed) + corpus_card(path, manifest)
-    for mark in ("<script", "![", "](", "`c`", "www.evil", "a|b"):
-        assert mark not in text
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    columns = {line.count("|") for line in lines}
-    assert columns <= {3, 4, 5, 7, 9}  # tables of 2, 3, 4, 6 and 8 columns: no cell has split a row
+    assert not harmful_tags(text)
 
 
 def test_the_card_holds_what_the_version_holds(
@@ -116,9 +113,9 @@ def test_the_card_holds_what_the_version_holds(
     assert sum(facts["domains"].values()) == len(documents)
     assert facts["domains"]["site0.example"] == sum("site0" in row["url"] for row in documents)
     card = corpus_card(path, manifest)
-    assert manifest["digest"] in card and f"| {len(documents):,} |" in card
+    assert manifest["digest"] in card and f"**documents**: {len(documents):,}" in card
     assert f"{manifest['estimated_tokens']:,}" in card
-    assert "min&#95;words&#61;50" in card  # a threshold, escaped
+    assert r"min\_words=50" in card
     assert "licences" in card and "pages" in card
 
 

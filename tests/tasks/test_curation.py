@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks import curation
-from tasks.ports import InProcessMap
+from tasks.ports import InProcessMap, ShardError
 from tasks.publish import LedgerError, check_adds_up, corpus_digest
 from tasks.recipes.curation import CurationRecipe, fineweb, resolve_curation_recipe
 from tasks.refresh import Refresh
@@ -191,6 +191,19 @@ def test_equal_ids_with_other_verdicts_do_not_depend_on_which_file_holds_which(t
         assert outputs["read"].manifest["extra"] == {"repeated_ids": 1} and manifest["documents_kept"] == 1
         digests.append(manifest["digest"])
     assert digests[0] == digests[1]
+
+
+def test_a_file_that_changes_between_counting_and_reading_leaves_no_shard(tmp_path: Path) -> None:
+    """A shard that holds less than was counted would be found again by every later run."""
+    source, store, shard_map = write_warc(tmp_path / "pages.warc.gz", 6), Store.open(tmp_path / "store"), InProcessMap()
+    refresh = Refresh.plan(store, "small", [str(source)], small_recipe())
+    counted = curation.inventory(refresh, shard_map)
+    write_warc(source, 5)
+    with pytest.raises(ShardError, match=r"pages\.warc\.gz: 6 records were counted from 0 on and 5 read"):
+        curation.read(refresh, counted, shard_map)
+    assert [path.name for path in (store.work / "read" / "shards").iterdir()] == [".lock"]
+    _, manifest, _ = refresh_in_process(store.root, source)
+    assert manifest["records_in"] == 5
 
 
 def test_what_lies_unfinished_where_the_version_goes_is_replaced(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from tasks import sources
 from tasks.sources import (
     EMBEDDED,
     MAX_SAMPLE_PAGES,
-    check_source,
-    collect_source,
+    Collected,
+    check_sources,
+    collect_sources,
     embedded_pages,
     is_embedded,
     runtime_distributions,
@@ -51,10 +52,18 @@ def test_the_runtime_distributions_are_the_requirements_and_theirs() -> None:
 
 def test_the_embedded_default_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, calls = Store.open(tmp_path), []
-    first = collect_source(store, f"{EMBEDDED}:3", lambda stage, done, total: calls.append((stage, done, total)))
-    assert calls[-1] == ("collect", 3, 3) and all(Path(file.path).is_file() for file in first)
+    source = f"{EMBEDDED}:3"
+    assert collect_sources(store, [source], write=False) == Collected((), {}, unwritten_pages=3)
+    assert not (tmp_path / "sources").exists()
+
+    def progress(stage: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
+        calls.append((stage, done, total))
+
+    first = collect_sources(store, [source], progress)
+    assert calls[-1] == ("collect", 3, 3) and all(Path(named.file.path).is_file() for named in first.files)
+    assert {named.source for named in first.files} == {EMBEDDED} and first.unwritten_pages == 0
     calls.clear()
-    assert collect_source(store, f"{EMBEDDED}:3", lambda *progress: calls.append(progress)) == first
+    assert collect_sources(store, [source], progress) == collect_sources(store, [source], write=False) == first
     assert calls == []
 
 
@@ -67,12 +76,74 @@ def test_a_killed_collection_is_not_taken_for_a_whole_one(tmp_path: Path, monkey
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(sources, "write_environment_docs", killed)
-        collect_source(store, f"{EMBEDDED}:3")
-    assert len(collect_source(store, f"{EMBEDDED}:3")) == 4
+        collect_sources(store, [f"{EMBEDDED}:3"])
+    assert len(collect_sources(store, [f"{EMBEDDED}:3"]).files) == 4
 
 
 def test_a_source_is_checked_before_any_work(tmp_path: Path) -> None:
-    check_source(str(write_jsonl(tmp_path / "rows.jsonl", 1)))
-    check_source(f"{EMBEDDED}:7")
-    with pytest.raises(ValueError, match=r"nothing-here"):
-        check_source(str(tmp_path / "nothing-here"))
+    good = str(write_jsonl(tmp_path / "rows.jsonl", 1))
+    check_sources([good, f"{EMBEDDED}:7"])
+    for wrong in (str(tmp_path / "nothing-here"), f"{EMBEDDED}:none", ""):
+        with pytest.raises(ValueError, match=r"nothing-here|number of pages|empty"):
+            check_sources([good, wrong])
+
+
+def test_several_sources_are_one_and_each_file_is_taken_once(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "rows.jsonl", 1)
+        (tmp_path / name / "notes.md").touch()
+    sources = [str(tmp_path / name) for name in ("two", "one", "two", "o*/rows.jsonl")]
+    collected = collect_sources(Store.open(tmp_path / "store"), sources)
+    assert [(named.source, Path(named.file.path).parent.name) for named in collected.files] == [
+        ("two", "two"),
+        ("one", "one"),
+    ]
+    assert collected.ignored == {".md": 2}
+
+
+def write_list(folder: Path, text: str) -> str:
+    (folder / "list.txt").write_text(text)
+    return str(folder / "list.txt")
+
+
+def test_a_list_names_sources_one_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", 1)
+    (tmp_path / "lists").mkdir()
+    more = write_jsonl(tmp_path / "lists" / "more.jsonl", 1)
+    monkeypatch.chdir(tmp_path)
+    write_list(tmp_path / "lists", f"# mine\n\n  more.jsonl\n{rows}\n../rows.jsonl\n{EMBEDDED}:2\n")
+    collected = collect_sources(Store.open(tmp_path / "store"), ["lists/list.txt", str(rows)], write=False)
+    assert [named.file.path for named in collected.files] == [str(more), str(rows)]
+    assert [named.source for named in collected.files] == ["more", "rows"] and collected.unwritten_pages == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rows.jsonl\n\nnothing.jsonl", r"list\.txt, line 3: source .*nothing\.jsonl' does not exist"),
+        (f"# a\n{EMBEDDED}:no", r"line 2: .*number of pages"),
+        ("other.txt", r"line 1: a list names no other list"),
+        ("# nothing\n", r"list\.txt names none"),
+    ],
+)
+def test_what_is_wrong_in_a_list_is_told_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", 1)
+    with pytest.raises(ValueError, match=said):
+        check_sources([write_list(tmp_path, text)])
+
+
+def test_a_list_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    for name in ("nowhere.txt", "latin.txt"):
+        with pytest.raises(ValueError, match=rf"list of sources .*{name} cannot be read"):
+            check_sources([str(tmp_path / name)])
+
+
+def test_a_list_elsewhere_has_whole_addresses(tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", 1)
+    address = f"file://{write_list(tmp_path, str(rows))}"
+    check_sources([address])
+    write_list(tmp_path, "rows.jsonl")
+    with pytest.raises(ValueError, match=r"line 1: 'rows\.jsonl' is relative"):
+        check_sources([address])

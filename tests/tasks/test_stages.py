@@ -1,3 +1,4 @@
+import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -7,8 +8,8 @@ from typing import Any
 import pytest
 
 from tasks.document import ShardReport
-from tasks.ports import InProcessMap, ShardError
-from tasks.stages import Stage, run_stage
+from tasks.ports import InProcessMap, ShardError, WorkerLostError
+from tasks.stages import Stage, clear_leftovers, run_stage
 
 
 class CountingMap(InProcessMap):
@@ -100,3 +101,72 @@ def test_a_folder_of_another_stage_is_refused(tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text().replace(stage.fingerprint, "0" * 64))
     with pytest.raises(ValueError, match="remove that folder"):
         run_stage(stage, tmp_path, InProcessMap(), _write, [1])
+
+
+def _inputs(*items: int) -> list[dict[str, int]]:
+    return [{"item": item} for item in items]
+
+
+def test_a_shard_is_found_again_by_what_went_into_it(tmp_path: Path) -> None:
+    shard_map, seen = CountingMap(), []
+
+    def progress(_: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
+        seen.append((done, total, records))
+
+    first = run_stage(Stage("demo", {}, after="x"), tmp_path, shard_map, _write, [3, 4], inputs=_inputs(3, 4))
+    second = run_stage(
+        Stage("demo", {}, after="y"), tmp_path, shard_map, _write, [5, 4, 3], inputs=_inputs(5, 4, 3), progress=progress
+    )
+    assert shard_map.asked == [2, 1] and seen == [(2, 3, 7), (3, 3, 12)]
+    assert second.shards[1:] == first.shards[::-1] and second.directory != first.directory
+    assert (second.reused, second.reused_shards, first.reused_shards) == (False, 2, 0)
+    assert second.report.records_in == 12 and second.manifest["computed"] == {"shards": 1, "records": 5}
+    again = run_stage(Stage("demo", {}, after="y"), tmp_path, shard_map, _write, [5, 4, 3], inputs=_inputs(5, 4, 3))
+    assert (again.reused, again.reused_shards, again.shards) == (True, 3, second.shards)
+    run_stage(Stage("demo", {"threshold": 2}, after="y"), tmp_path, shard_map, _write, [5], inputs=_inputs(5))
+    assert shard_map.asked == [2, 1, 1]
+
+
+def test_a_shard_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    stage = Stage("demo", {})
+    first = run_stage(stage, tmp_path, InProcessMap(), _write, [3, 4], inputs=_inputs(3, 4))
+    (first.shards[1] / "out.txt").unlink()
+    (first.shards[1] / "report.json").unlink()
+    first.shards[1].rmdir()
+    second = run_stage(stage, tmp_path, InProcessMap(), _write, [3, 4], inputs=_inputs(3, 4))
+    assert second.manifest["computed"]["shards"] == 1 and second.report == first.report
+    assert (second.shards[1] / "out.txt").read_text() == "4"
+
+
+def test_two_runs_may_make_the_same_shards_at_the_same_time(tmp_path: Path) -> None:
+    """Neither clears away what the other is writing, and what a killed run left goes when nobody is there."""
+    together = threading.Barrier(2)
+    outputs = []
+
+    def slow(item: int, directory: Path) -> ShardReport:
+        report = _write(item, directory)
+        together.wait(10)  # both are inside a shard, the same one
+        assert clear_leftovers(directory.parent) == 0 and (directory / "out.txt").is_file()
+        together.wait(10)
+        return report
+
+    def run(after: str) -> None:
+        stage = Stage("demo", {}, after=after)
+        outputs.append(run_stage(stage, tmp_path, InProcessMap(), slow, [1, 2], inputs=_inputs(1, 2)))
+
+    threads = [threading.Thread(target=run, args=(after,)) for after in "xy"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert outputs[0].shards == outputs[1].shards and outputs[0].report == outputs[1].report
+    shards = outputs[0].shards[0].parent
+    (shards / ".tmp-left-by-a-killed-run").mkdir()
+    run_stage(Stage("demo", {}), tmp_path, InProcessMap(), _write, [1], inputs=_inputs(1))
+    assert sorted(path for path in shards.iterdir() if path.is_dir()) == sorted(outputs[0].shards)
+
+
+def test_a_lost_worker_is_a_shard_error_that_survives_a_trip_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(WorkerLostError("extract", 3, "out of memory")))
+    assert type(error) is WorkerLostError and isinstance(error, ShardError)
+    assert str(error) == "stage 'extract', shard 3: out of memory"

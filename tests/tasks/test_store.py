@@ -74,3 +74,60 @@ def test_a_store_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="choose another with --store"):
         Store.open(tmp_path / "file" / "store")
+
+
+def test_whether_a_lock_is_held_can_be_asked_without_taking_it(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    assert not store.is_locked("up"), "nobody has ever taken it"
+    with store.lock("up"):
+        assert store.is_locked("up") and store.is_locked("up")
+        assert not store.is_locked("other")
+    assert not store.is_locked("up")
+    with store.lock("up"):
+        pass
+
+
+def test_asking_never_disturbs_a_taker(tmp_path: Path) -> None:
+    asker = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from tasks.store import Store; store = Store.open(sys.argv[1]); print('asking', flush=True)\n"
+            "while True: store.is_locked('up')",
+            str(tmp_path),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert asker.stdout is not None and asker.stdout.readline() == "asking\n"
+        store = Store.open(tmp_path)
+        for _ in range(5000):
+            with store.lock("up"):
+                pass
+    finally:
+        asker.kill()
+        asker.wait()
+
+
+def test_a_lock_of_another_process_is_seen_and_its_end_too(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from tasks.store import Store\n"
+            "with Store.open(sys.argv[1]).lock('flow-1'): print('held', flush=True); time.sleep(60)",
+            str(tmp_path),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        assert store.is_locked("flow-1")
+    finally:
+        holder.kill()
+        holder.wait()
+    assert not store.is_locked("flow-1")
+    assert (tmp_path / "locks" / "flow-1.lock").is_file(), "the file stays: it tells that somebody was there"

@@ -1,0 +1,134 @@
+"""An estimate says what would be done, does none of it, and is not far off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.decoder import Decoder
+from model.optimizer import build_adamw
+from tasks.estimate import BYTES_PER_RECORD, SECONDS_PER_RECORD, SHARED_STAGES, estimate_pretrain, estimate_refresh
+from tasks.read.limits import ReadLimits
+from tasks.recipes.pretraining import resolve_pretrain_recipe
+from tasks.refresh import Refresh
+from tasks.sources import EMBEDDED
+from tasks.store import Store
+from tests.data.prose import corpus_members
+from tests.tasks.test_curation import refresh_in_process, small_recipe
+
+MANIFEST = {"name": "web", "version": 3, "estimated_tokens": 2_000_000, "digest": "d" * 64}
+
+
+def everything(root: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Path:
+    """A folder whose one file has been published, and to which a second has come."""
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    (folder / "one.warc.gz").write_bytes(b"".join(corpus_members(20)))
+    refresh_in_process(tmp_path / "store", folder)
+    (folder / "two.warc.gz").write_bytes(b"".join(corpus_members(30)[20:]))
+    return folder
+
+
+def estimated(tmp_path: Path, source: str | Path, **options: Any) -> dict[str, Any]:
+    store = Store.open(tmp_path / "store")
+    before = everything(store.root)
+    estimate = estimate_refresh(store, "small", [str(source)], options.pop("recipe", small_recipe()), **options)
+    assert everything(store.root) == before, "an estimate wrote something"
+    return estimate
+
+
+def test_what_is_new_is_told_and_what_is_kept(watched: Path, tmp_path: Path) -> None:
+    estimate = estimated(tmp_path, watched)
+    sizes = {file.name: file.stat().st_size for file in watched.iterdir()}
+    assert (estimate["corpus"], estimate["changed"], estimate["based_on"]) == ("small@2", True, "small@1")
+    assert [estimate[f"{kind}_files"] for kind in ("known", "new", "waiting", "ignored")] == [1, 1, 0, 0]
+    assert (estimate["known_bytes"], estimate["new_bytes"]) == (sizes["one.warc.gz"], sizes["two.warc.gz"])
+    assert estimate["reused_stages"] == list(SHARED_STAGES)
+    assert estimate["estimated_new_records"] == pytest.approx(10, abs=2)
+    assert estimate["estimated_seconds"] == pytest.approx(sum(estimate["stage_seconds"].values()), abs=1)
+    _, manifest, outputs = refresh_in_process(tmp_path / "store", watched)
+    assert manifest["version"] == 2 and all(output.reused_shards for output in list(outputs.values())[:6])
+
+
+def test_no_change_costs_nothing(watched: Path, tmp_path: Path) -> None:
+    estimate = estimated(tmp_path, watched / "one.warc.gz")
+    assert (estimate["corpus"], estimate["changed"], estimate["estimated_seconds"]) == ("small@1", False, 0)
+    assert estimate["reused_stages"] == list(
+        Refresh.plan(Store.open(tmp_path / "store"), "small", [str(watched)], small_recipe()).stages
+    )
+
+
+def test_a_changed_setting_costs_its_stage_and_what_follows(watched: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(toxicity_rules=())
+    estimate = estimated(tmp_path, watched / "one.warc.gz", recipe=recipe)
+    assert estimate["changed"] and estimate["reused_stages"] == list(SHARED_STAGES[:5])
+    assert estimate["stage_seconds"]["extract"] == 0
+    _, _, outputs = refresh_in_process(tmp_path / "store", watched / "one.warc.gz", recipe)
+    assert [name for name, output in outputs.items() if output.reused] == list(SHARED_STAGES[:5])
+
+
+def test_without_a_version_before_constants_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "pages.warc.gz").write_bytes(b"".join(corpus_members(20)))
+    (tmp_path / "notes.md").touch()
+    one, two = (estimated(tmp_path, tmp_path, workers=workers) for workers in (1, 2))
+    records = round((tmp_path / "pages.warc.gz").stat().st_size / BYTES_PER_RECORD)
+    assert (one["estimated_new_records"], one["ignored_files"]) == (records, 1)
+    assert one["stage_seconds"]["extract"] == pytest.approx(records * SECONDS_PER_RECORD["extract"], abs=0.06)
+    assert two["estimated_seconds"] == pytest.approx(one["estimated_seconds"] / 2, abs=0.06)
+    assert one["based_on"] == "measured constants"
+    pages = estimated(tmp_path, f"{EMBEDDED}:40")
+    assert pages["pages_to_write"] == pages["estimated_new_records"] == 40 and pages["changed"]
+
+
+def test_it_refuses_what_the_refresh_would_refuse(watched: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        estimated(tmp_path, watched / "nothing.jsonl")
+    (watched / "one.warc.gz").unlink()
+    with pytest.raises(ValueError, match="give it back"):
+        estimated(tmp_path, watched, recipe=small_recipe(reading=ReadLimits(max_page_bytes=1_000_000)))
+
+
+def test_a_training_runs_figures_are_those_of_the_network(tmp_path: Path) -> None:
+    recipe = resolve_pretrain_recipe("smoke", {})
+    estimate = estimate_pretrain(recipe, MANIFEST)
+    model = Decoder(recipe.decoder_config())
+    optimizer = build_adamw(model, learning_rate=0.001)
+    tokens = torch.zeros((1, 8), dtype=torch.long)
+    model(tokens).sum().backward()
+    optimizer.step()
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    gradients = sum(parameter.grad.nbytes for parameter in model.parameters() if parameter.grad is not None)
+    moments = sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim)
+    assert estimate["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert estimate["state_bytes"] == weights + gradients + moments
+    assert estimate["checkpoint_bytes"] == weights + moments
+    assert estimate["num_steps"] * recipe.global_batch_tokens == estimate["tokens"] == 983_040
+    assert estimate["epochs"] == pytest.approx(983_040 / 1_900_000, abs=0.01)
+    assert 30 <= estimate["two_cpu_cores_seconds"] <= 120 and estimate["h100_seconds"] is None
+
+
+def test_a_bigger_network_is_estimated_by_its_operations() -> None:
+    recipe = resolve_pretrain_recipe("small", {})
+    estimate = estimate_pretrain(recipe, MANIFEST)
+    assert 2_500 <= estimate["two_cpu_cores_tokens_per_s"] <= 3_200  # measured: 2,800 to 3,100
+    large = resolve_pretrain_recipe("small", {"model": "124m", "tokenizer.vocab_size": "50304"})
+    one, four = (estimate_pretrain(large, MANIFEST, workers) for workers in (1, 4))
+    assert one["h100_seconds"] == pytest.approx(4 * four["h100_seconds"], abs=4)
+
+
+def test_token_shards_of_the_corpus_are_named(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    for name, is_complete in ((f"{'d' * 16}-a", True), (f"{'d' * 16}-b", False), (f"{'e' * 16}-a", True)):
+        (store.tokens / name).mkdir(parents=True)
+        if is_complete:
+            (store.tokens / name / "manifest.json").write_text("{}")
+    estimate = estimate_pretrain(resolve_pretrain_recipe("smoke", {}), MANIFEST, store=store)
+    assert estimate["token_shards"] == [f"{'d' * 16}-a"]

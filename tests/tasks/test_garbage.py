@@ -1,0 +1,290 @@
+"""What goes and what stays, on small stores made by hand and by Hypothesis."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.atomic import write_json
+from tasks.garbage import RUN_RECORD, Plan, Policy, Reference, freed_bytes, plan_garbage, size_bytes
+from tasks.manifest import SCHEMA_VERSION, read_manifest
+from tasks.recipes.pretraining import resolve_pretrain_recipe
+from tasks.store import Store
+
+NOW = 2_000_000_000.0
+DAY_S = 86_400.0
+RECIPE = resolve_pretrain_recipe("smoke", {}).model_dump(mode="json")
+STAGES = ("inventory", "read")
+
+
+def fingerprint(text: str) -> str:
+    return text.encode().hex().ljust(64, "0")
+
+
+def aged(path: Path, days: float) -> Path:
+    for item in (path, *path.rglob("*")):
+        os.utime(item, (NOW - days * DAY_S, NOW - days * DAY_S))
+    return path
+
+
+def version(store: Store, name: str, number: int, *, shards: list[str], days: float = 30, source: str = "") -> Path:
+    """A corpus version, with the stage outputs that it was made of; `shards` are shared between versions."""
+    folder = store.corpora / name / str(number)
+    fingerprints = {stage: fingerprint(f"{name}{number}{stage}") for stage in STAGES}
+    for stage, of_stage in fingerprints.items():
+        for shard in shards:
+            path = store.work / stage / "shards" / fingerprint(shard)[:20]
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "report.json").write_text("{}")
+            aged(path, days)
+        output = store.work / stage / of_stage[:20]
+        output.mkdir(parents=True)
+        names = [f"shards/{fingerprint(shard)[:20]}" for shard in shards]
+        body = {"schema_version": SCHEMA_VERSION, "fingerprint": of_stage, "shards": names, "identity": {}, "after": ""}
+        write_json(output / "manifest.json", body)
+        aged(output, days)
+    folder.mkdir(parents=True)
+    (folder / "part").write_text(f"{name}@{number}")
+    body = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "version": number,
+        "digest": f"digest of {name}@{number}",
+        "fingerprints": fingerprints,
+        "inputs": [{"path": source}] if source else [],
+    }
+    write_json(folder / "manifest.json", body)
+    return aged(folder, days)
+
+
+def run(store: Store, name: str, *, steps: list[int], digest: str, finished: bool, days: float = 30) -> Path:
+    """A training run with checkpoints that say what they are of."""
+    folder = store.runs / name
+    for step in steps:
+        checkpoint = folder / "checkpoints" / f"step-{step:08d}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "model.safetensors").write_bytes(b"weights")
+        state = {
+            "step": step,
+            "num_steps": 100,
+            "tokens_seen": step,
+            "loss": 1.0,
+            "decoder": {},
+            "recipe": RECIPE,
+            "tokenizer_sha256": "",
+            "corpus_digest": digest,
+            "tokens_digest": "",
+        }
+        write_json(checkpoint / "state.json", {"state": state, "file_bytes": {"model.safetensors": 7}})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RUN_RECORD, {"run_id": "1"} | ({"outcome": {"model": "m@1"}} if finished else {}))
+    return aged(folder, days)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def planned(store: Store, *references: Reference, **policy: Any) -> Plan:
+    return plan_garbage(store, references, replace(Policy(), **policy), NOW)
+
+
+def paths(plan: Plan, store: Store) -> tuple[set[str], dict[str, str]]:
+    """What goes, and what stays with its reason; relative to the store."""
+    gone = {str(decision.path.relative_to(store.root)) for decision in plan.removed}
+    return gone, {str(decision.path.relative_to(store.root)): decision.why for decision in plan.kept}
+
+
+def test_the_record_of_a_run_is_the_one_that_pretraining_writes() -> None:
+    from flows.pretrain_plan import RUN_FILE  # takes torch and mlflow
+
+    assert RUN_RECORD == RUN_FILE
+
+
+def test_old_versions_go_with_what_only_they_were_made_of(store: Store) -> None:
+    version(store, "web", 1, shards=["a"])
+    version(store, "web", 2, shards=["a", "b"])
+    version(store, "web", 3, shards=["b", "c"])
+    gone, kept = paths(planned(store, keep_versions=1), store)
+    old = {f"work/{stage}/{fingerprint(f'web{n}{stage}')[:20]}" for stage in STAGES for n in (1, 2)}
+    shard_a = {f"work/{stage}/shards/{fingerprint('a')[:20]}" for stage in STAGES}
+    assert gone == {"corpora/web/1", "corpora/web/2"} | old | shard_a
+    assert kept["corpora/web/3"] == "among the newest 1"
+    assert f"work/read/shards/{fingerprint('b')[:20]}" in kept  # version 3 needs it as well
+
+
+def test_a_version_that_a_model_names_by_name_or_digest_stays_and_so_does_a_pinned_one(store: Store) -> None:
+    for number in range(1, 6):
+        version(store, "web", number, shards=[str(number)])
+    (store.corpora / "web" / "3.pin").touch()
+    models = (
+        Reference("model m@1", corpus="web@1"),
+        Reference("model m@2", corpus_digest="digest of web@2"),
+    )
+    gone, kept = paths(planned(store, *models, keep_versions=1), store)
+    assert {path for path in gone if path.startswith("corpora")} == {"corpora/web/4"}
+    assert kept["corpora/web/1"] == "model m@1 was trained on it"
+    assert kept["corpora/web/2"] == "model m@2 was trained on it"
+    assert kept["corpora/web/3"] == "pinned by 3.pin"
+
+
+def test_what_is_young_stays(store: Store) -> None:
+    version(store, "web", 1, shards=["a"], days=6.5)
+    version(store, "web", 2, shards=["b"], days=1)
+    gone, kept = paths(planned(store, keep_versions=1), store)
+    assert not gone
+    assert kept["corpora/web/1"] == "6.5 days old, less than 7"
+    assert "corpora/web/1" in paths(planned(store, keep_versions=1, min_age_s=DAY_S), store)[0]
+
+
+def test_what_cannot_be_read_stays_and_with_it_all_that_it_may_be_made_of(store: Store) -> None:
+    (version(store, "web", 1, shards=["a"]) / "manifest.json").write_text("{")
+    version(store, "web", 2, shards=["b"])
+    aged(store.corpora / "web" / "1", 30)
+    gone, kept = paths(planned(store, keep_versions=1), store)
+    assert not gone
+    assert "cannot be read" in kept["corpora/web/1"] and "cannot be read" in kept["work/read"]
+
+
+def test_unfinished_versions_and_stages_go_when_they_are_old(store: Store) -> None:
+    for folder in (store.corpora / "web" / "7", store.work / "read" / ("0" * 20), store.tokens / "half"):
+        folder.mkdir(parents=True)
+        (folder / "part").touch()
+        aged(folder, 30)
+    assert paths(planned(store), store)[0] == {"corpora/web/7", f"work/read/{'0' * 20}", "tokens/half"}
+
+
+def test_of_an_unfinished_run_the_newest_good_checkpoint_stays_and_its_corpus(store: Store) -> None:
+    version(store, "web", 1, shards=["a"])
+    version(store, "web", 2, shards=["b"])
+    folder = run(store, "going", steps=[10, 20, 30], digest="digest of web@1", finished=False)
+    (folder / "checkpoints" / "step-00000030" / "model.safetensors").write_bytes(b"cut")  # killed while it was written
+    aged(folder, 30)
+    gone, kept = paths(planned(store, keep_versions=1), store)
+    checkpoints = {path for path in gone if path.startswith("runs")}
+    assert checkpoints == {"runs/going/checkpoints/step-00000010", "runs/going/checkpoints/step-00000030"}
+    assert "goes on from it" in kept["runs/going/checkpoints/step-00000020"]
+    assert kept["corpora/web/1"] == "the unfinished training going goes on with it"
+
+
+def test_of_a_finished_run_the_checkpoints_that_models_name_stay_wherever_the_store_is_now(store: Store) -> None:
+    run(store, "done", steps=[10, 20], digest="d", finished=True)
+    elsewhere = Path("/another/place/runs/done")
+    model = Reference("model m@1", run_dir=elsewhere, checkpoint=elsewhere / "checkpoints" / "step-00000020")
+    gone, kept = paths(planned(store, model), store)
+    assert gone == {"runs/done/checkpoints/step-00000010"}
+    assert kept["runs/done/checkpoints/step-00000020"] == "model m@1 names it"
+    assert paths(planned(store), store)[0] == {"runs/done"}  # the model was deleted from the registry
+
+
+def test_token_shards_of_kept_versions_and_of_models_stay(store: Store) -> None:
+    version(store, "web", 1, shards=["a"])
+    for name, digest in (("of-web", "digest of web@1"), ("of-model", "gone"), ("of-nobody", "gone")):
+        (store.tokens / name).mkdir(parents=True)
+        write_json(store.tokens / name / "manifest.json", {"corpus_digest": digest})
+        aged(store.tokens / name, 30)
+    gone, kept = paths(planned(store, Reference("model m@1", tokens=store.tokens / "of-model")), store)
+    assert gone == {"tokens/of-nobody"}
+    assert kept["tokens/of-web"] == "made of web@1" and kept["tokens/of-model"] == "model m@1 was trained on it"
+
+
+def test_a_tokenizer_and_its_shards_stay_with_their_corpus(store: Store) -> None:
+    version(store, "web", 1, shards=["a"])
+    for digest, name in (("digest of web@1", "kept"), ("gone", "old")):
+        for stage, identity, after in (("tokenizer", {"corpus": digest}, ""), ("tokens", {}, fingerprint(name))):
+            own = fingerprint(name if stage == "tokenizer" else f"{name} tokens")
+            folder = store.work / stage / own[:20]
+            folder.mkdir(parents=True)
+            body = {"schema_version": SCHEMA_VERSION, "fingerprint": own, "shards": [], "identity": identity}
+            write_json(folder / "manifest.json", body | {"after": after})
+            aged(folder, 30)
+    gone, _ = paths(planned(store), store)
+    assert gone == {f"work/tokenizer/{fingerprint('old')[:20]}", f"work/tokens/{fingerprint('old tokens')[:20]}"}
+
+
+def test_a_collected_source_stays_with_the_version_that_was_read_from_it(store: Store) -> None:
+    for name in ("docs-1", "docs-2"):
+        (store.root / "sources" / name).mkdir(parents=True)
+        aged(store.root / "sources" / name, 30)
+    version(store, "web", 1, shards=["a"], source=str(store.root / "sources" / "docs-2" / "pages.jsonl"))
+    assert paths(planned(store), store)[0] == {"sources/docs-1"}
+
+
+def test_a_file_with_another_name_elsewhere_frees_nothing(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "shared").write_bytes(b"x" * 100)
+    (tmp_path / "b" / "shared").hardlink_to(tmp_path / "a" / "shared")
+    (tmp_path / "a" / "own").write_bytes(b"x" * 7)
+    assert size_bytes(tmp_path / "a") == 107
+    assert freed_bytes([tmp_path / "a"]) == 7
+    assert freed_bytes([tmp_path / "a", tmp_path / "b"]) == 107
+
+
+@pytest.mark.parametrize("wrong", [{"keep_versions": 0}, {"min_age_s": -1.0}])
+def test_the_latest_version_can_never_be_asked_for(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="give"):
+        Policy(**wrong)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    versions=st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True), min_size=1, max_size=5),
+    models=st.lists(st.integers(1, 5), max_size=3),
+    runs=st.lists(st.tuples(st.integers(1, 5), st.booleans(), st.integers(1, 3)), max_size=3),
+    days=st.lists(st.sampled_from([1.0, 30.0]), min_size=5, max_size=5),
+    keep=st.integers(1, 3),
+)
+def test_after_it_every_kept_version_and_every_model_still_resolves(
+    tmp_path_factory: pytest.TempPathFactory,
+    versions: list[list[str]],
+    models: list[int],
+    runs: list[tuple[int, bool, int]],
+    days: list[float],
+    keep: int,
+) -> None:
+    store = Store.open(tmp_path_factory.mktemp("store"))
+    for number, shards in enumerate(versions, 1):
+        version(store, "web", number, shards=shards, days=days[number - 1])
+    references = [Reference(f"model m@{n}", corpus=f"web@{n}") for n in models if n <= len(versions)]
+    unfinished = []
+    for index, (number, finished, steps) in enumerate(runs):
+        digest = f"digest of web@{number}"
+        folder = run(store, f"run{index}", steps=list(range(1, steps + 1)), digest=digest, finished=finished)
+        if finished and index % 2:
+            checkpoint = folder / "checkpoints" / "step-00000001"
+            references.append(
+                Reference(f"model r@{index}", run_dir=folder, checkpoint=checkpoint, corpus=f"web@{number}")
+            )
+        elif not finished:
+            unfinished.append((folder, steps, number))
+    plan = planned(store, *references, keep_versions=keep)
+    assert len({decision.path for decision in plan.decisions}) == len(plan.decisions)
+    for decision in plan.removed:
+        shutil.rmtree(decision.path)
+
+    left = store.versions("web")
+    assert left[-min(keep, len(versions)) :] == list(range(1, len(versions) + 1))[-keep:]
+    for number in left:  # reads, and the next refresh finds all that it was made of
+        manifest = read_manifest(store.corpus(f"web@{number}"))
+        assert manifest is not None
+        for stage, of_stage in manifest["fingerprints"].items():
+            output = read_manifest(store.work / stage / of_stage[:20])
+            assert output is not None and all((store.work / stage / shard).is_dir() for shard in output["shards"])
+    for reference in references:
+        number = int(reference.corpus.partition("@")[2])
+        assert number > len(versions) or number in left
+        assert reference.checkpoint is None or (reference.checkpoint / "state.json").is_file()
+    for folder, steps, number in unfinished:
+        assert (folder / "checkpoints" / f"step-{steps:08d}" / "state.json").is_file()
+        assert number > len(versions) or number in left
+    again, _ = paths(planned(store, *references, keep_versions=keep), store)
+    assert not again

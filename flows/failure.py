@@ -24,7 +24,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def failure_markdown(error: BaseException, stage: str, retry: str, can_retry_run: bool) -> str:
-    """The text of the artifact. `retry` is the command that goes on; `can_retry_run`: Prefect shows a Retry button."""
+    """The text of the artifact. `retry` is the command that goes on; `can_retry_run`: Prefect shows a button for it."""
     shard = next((each for each in causes(error) if isinstance(each, ShardError)), None)
     where = f"stage **{markdown_cell(shard.stage if shard else stage or 'start')}**"
     if shard:
@@ -32,15 +32,15 @@ def failure_markdown(error: BaseException, stage: str, retry: str, can_retry_run
     root = _root(error)
     line = user_line(error) or f"{type(root).__name__}: {root}"
     tail = "".join(traceback.format_exception(root)).splitlines()[-_TRACEBACK_LINES:]
-    again = ["*Retry* on this page", "this command"] if can_retry_run else ["this command"]
+    again = (["press *Retry* on this page"] if can_retry_run else []) + ["run" if retry else "run it again"]
     return "\n\n".join(
         [
             f"Failed in {where}:",
             f"**{markdown_cell(line[:_LINE_CHARS])}**",
             "**Kept**: every stage that is complete, the finished shards of this one, and the last checkpoint of a"
             " training. They are found again by what they were made from, so the next run does only the rest.",
-            f"**To go on**: {', or '.join(again)}:" if retry else "**To go on**: run it again.",
-            markdown_code([retry]) if retry else "",
+            f"**To go on**, {', or '.join(again)}",
+            *([markdown_code([retry])] if retry else []),
             "The end of the first error's traceback:",
             markdown_code(each[:_LINE_CHARS] for each in tail),
         ]

@@ -203,7 +203,7 @@ class EvaluateParameters(_Parameters):
 class PipelineParameters(_Parameters):
     """Raw pages to a trained, evaluated model."""
 
-    name: str = Field("docs", title="Corpus name", pattern=_NAME)
+    name: str = Field("docs", title="Corpus name", pattern=_NAME, description="The next version is published under it.")
     input: Input = Field(default_factory=Input, title="Input")
     curation: Curation = Field(default_factory=lambda: Curation(recipe="documentation"), title="Curation")
     training: Training = Field(default_factory=Training, title="Training")

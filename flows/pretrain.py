@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,8 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any] | State[dict[str,
 
 
 def _retry_command(parameters: PretrainParameters, plan: PretrainPlan) -> str:
-    overrides = "".join(f" --set {key}={value}" for key, value in parameters.training.overrides.items())
-    return f"tokenmill pretrain --corpus {plan.reference} --recipe {parameters.training.profile}{overrides}"
+    settings = "".join(f" --set {shlex.quote(setting)}" for setting in parameters.training.settings)
+    return f"tokenmill pretrain --corpus {plan.reference} --recipe {parameters.training.profile}{settings}"
 
 
 def _what_it_takes(plan: PretrainPlan) -> str:

@@ -43,7 +43,7 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Meter:
-    """One stage's progress since its first report: what was done before that (a resumed run) is no speed of this one."""
+    """One stage's progress. What was done before its first report, in an earlier run, is no speed of this one."""
 
     stage: str
     started_s: float

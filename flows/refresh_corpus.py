@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.states import Completed
 
 from flows.command_line import refresh_command
@@ -74,7 +74,7 @@ def dry_run_refresh(parameters: RefreshParameters, recipe: CurationRecipe) -> di
 
 @flow(name="refresh_corpus", flow_run_name="refresh {parameters.name}", persist_result=False)
 @one_line_failures
-def refresh_corpus(parameters: RefreshParameters) -> Any:
+def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any] | State[dict[str, Any]]:
     """Read what is new, extract, screen, deduplicate and publish.
 
     Returns corpus, path, digest, records_in, documents_kept, removed (by stage and reason), changed, new_files,

@@ -71,7 +71,8 @@ def _refresh(options: argparse.Namespace, _: Store) -> int:
 
 def _pretrain(options: argparse.Namespace, _: Store) -> int:
     from flows.parameters import Consent, PretrainParameters, Training
-    from flows.pretrain import check_pretrain, dry_run_pretrain, pretrain
+    from flows.pretrain import pretrain
+    from flows.pretrain_plan import check_pretrain, dry_run_pretrain
 
     parameters = PretrainParameters(
         corpus=options.corpus,

@@ -80,7 +80,7 @@ def run_as_task(name: str, function: Callable[..., R], *arguments: Any, **option
     return results[-1]
 
 
-def one_line_failures(function: Callable[P, R]) -> Callable[P, R]:
+def one_line_failures(function: Callable[P, R | State[R]]) -> Callable[P, R]:
     """Below `@flow`: what the user can mend ends the run as Failed with that one line as its message.
 
     The caller gets the error all the same, and the run's log its traceback.
@@ -89,7 +89,7 @@ def one_line_failures(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*arguments: P.args, **options: P.kwargs) -> R:
         try:
-            return function(*arguments, **options)
+            return cast(R, function(*arguments, **options))  # Prefect gives the caller of the flow a state's data
         except Exception as error:
             line = user_line(error)
             if line is None:
@@ -151,8 +151,7 @@ def show_funnel(result: Mapping[str, Any]) -> None:
     """The funnel as a table artifact of the flow run."""
     rows = [{"stage": "input", "reason": "", "records": result["records_in"]}]
     rows += [
-        {"stage": stage, "reason": reason, "records": -count}
-        for stage, reason, count in funnel_rows(result["removed"])
+        {"stage": stage, "reason": reason, "records": -count} for stage, reason, count in funnel_rows(result["removed"])
     ]
     rows.append({"stage": "published", "reason": "", "records": result["documents_kept"]})
     show_table("funnel", rows, f"Records of {result['corpus']}")

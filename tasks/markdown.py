@@ -13,7 +13,7 @@ _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def markdown_cell(text: str) -> str:
-    """`text` in one line, for a table's cell and anywhere else: no mark-up, image, named link or control character is left in it.
+    """`text` in one line, for a table's cell or anywhere else, without mark-up, image, named link, control character.
 
     A bare address may be shown as a link, which can't pretend to lead elsewhere.
     """

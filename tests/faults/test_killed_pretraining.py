@@ -92,7 +92,7 @@ def test_killed_twice_it_ends_as_if_never_disturbed(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
     (run,) = pretrain_runs(client)
-    assert run.info.run_id == begun.info.run_id == result["run_id"]
+    assert run.info.run_id == begun.info.run_id == result["mlflow_run_id"]
     assert run.info.status == "FINISHED"
     for metric in ("loss", "learning_rate", "grad_norm", "tokens"):
         steps = Counter(entry.step for entry in client.get_metric_history(run.info.run_id, metric))

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from flows import run_commands, store_commands
 from flows.cli import main
 from tests.data.prose import write_jsonl
 
-COMMANDS = ("refresh", "pretrain", "evaluate", "pipeline", "generate", "corpora", "show", "up", "doctor")
+COMMANDS = (
+    *("refresh", "pretrain", "evaluate", "pipeline", "generate", "corpora", "show", "up", "doctor", "gc", "reconcile"),
+)
 
 
 def tokenmill(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -64,7 +67,9 @@ def _refused(*arguments: str, cwd: Path, **environment: str) -> str:
     ("arguments", "expected"),
     [
         (["--source", "nowhere.warc.gz", "--name", "web"], "nowhere.warc.gz"),
+        (["--source", "rows.jsonl", "--source", "nowhere.jsonl", "--name", "web"], "nowhere.jsonl"),
         (["--source", "rows.jsonl", "--name", "web", "--recipe", "fineweb9"], "fineweb"),
+        (["--source", "rows.jsonl", "--name", "web", "--profile", "huge"], "smoke"),
         (["--source", "rows.jsonl", "--name", "a/b"], "use up to 64 letters"),
         (["--source", "rows.jsonl", "--name", ".."], "use up to 64 letters"),
         (["--source", "rows.jsonl", "--name", "web", "--set", "gopher_quality.min_wrds=3"], "min_words"),
@@ -79,6 +84,26 @@ def test_what_a_user_can_mend_is_one_clear_line(arguments: list[str], expected: 
     write_jsonl(tmp_path / "rows.jsonl", 3)
     assert expected in _refused("refresh", *arguments, cwd=tmp_path)
     assert not list((tmp_path / "store").glob("corpora/*/*")) if (tmp_path / "store").is_dir() else True
+
+
+def test_every_command_there_is_has_been_asked() -> None:
+    assert set(COMMANDS) == {*run_commands.COMMANDS, *store_commands.COMMANDS}
+
+
+def test_a_line_comes_with_its_traceback_where_it_is_asked_for(tmp_path: Path) -> None:
+    done = tokenmill("show", "web", "--debug", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("tokenmill: there is no corpus 'web'")]
+
+
+def test_a_dry_run_says_what_it_would_take_and_makes_nothing(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", 3)
+    arguments = ["refresh", "--source", "rows.jsonl", "--name", "web", "--dry-run", "--json"]
+    done = tokenmill(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["new_files"] == 1
+    made = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert {path.name for path in made} <= {"ray-token"}
 
 
 def test_a_missing_corpus_or_model_is_one_clear_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.settings import get_current_settings
 from prefect.states import Scheduled
 from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.importtools import import_object
@@ -118,20 +120,25 @@ def test_parameters_follow_the_flow_when_it_has_changed() -> None:
 
 def test_of_the_runs_that_were_missed_the_last_one_is_run(client: SyncPrefectClient) -> None:
     ids = register(client, None, pool=POOL)
-    deployment_id = ids["refresh_corpus/nightly-refresh"]
+    nightly = ids["refresh_corpus/nightly-refresh"]
     now = datetime.now(UTC)
-    runs = {}
-    for days in (3, 2, 1, -1):
-        body = {
-            "state": Scheduled(scheduled_time=now - timedelta(days=days)).model_dump(mode="json"),
-            "flow_id": str(client.read_deployment(deployment_id).flow_id),
-            "deployment_id": str(deployment_id),
-            "auto_scheduled": True,
-        }
-        runs[days] = client.request("POST", "/flow_runs/", json=body).json()["id"]
-    by_hand = client.create_flow_run_from_deployment(deployment_id).id
+
+    def scheduled(days: int) -> Any:
+        return client.create_flow_run_from_deployment(nightly, state=Scheduled(scheduled_time=now + timedelta(days))).id
+
+    by_schedule = {days: scheduled(days) for days in (-3, -2, -1, 1)}
+    by_hand = scheduled(-2)
+    url = get_current_settings().server.database.connection_url
+    assert url is not None
+    with sqlite3.connect(url.get_secret_value().partition(":///")[2], timeout=60) as database:
+        # only the server's own scheduler can say so over its API
+        marked = database.execute(
+            "UPDATE flow_run SET auto_scheduled = 1 WHERE deployment_id = ? AND id != ?", (str(nightly), str(by_hand))
+        )
+        assert marked.rowcount == len(by_schedule)
+
     missed = skip_missed_runs(client, ids.values())
-    states = {days: client.read_flow_run(run_id).state.type for days, run_id in runs.items()}
-    assert {days for days, state in states.items() if state == StateType.CANCELLED} == {3, 2}
-    assert {str(run.id) for run in missed} == {str(runs[3]), str(runs[2])}
-    assert client.read_flow_run(by_hand).state.type == StateType.SCHEDULED
+    assert {run.id for run in missed} == {by_schedule[-3], by_schedule[-2]}
+    states = {run.id: run.state.type for run in client.read_flow_runs() if run.state}
+    assert {states[run.id] for run in missed} == {StateType.CANCELLED}
+    assert {states[run_id] for run_id in (by_schedule[-1], by_schedule[1], by_hand)} == {StateType.SCHEDULED}

@@ -205,7 +205,7 @@ def test_a_living_run_holds_its_lock_and_shows_its_progress(store: Store) -> Non
     @flow(name="alive")
     def alive() -> None:
         seen.append(flow_run_id())
-        with flow_scope(store):
+        with flow_scope(store, retry="tokenmill doctor"):
             with pytest.raises(InUseError), store.lock(f"flow-{seen[0]}"):
                 pass
             for done in range(4):

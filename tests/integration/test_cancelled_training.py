@@ -20,12 +20,12 @@ from tests.integration.running import alive, started, succeeded, tokenmill, wait
 READY_TIMEOUT_S, START_TIMEOUT_S, RUN_TIMEOUT_S = 180.0, 120.0, 300.0
 ALL_ENDED_S = 10.0
 NUM_STEPS, STEP_TOKENS = 400, 1024
-OVERRIDES = {
-    "total_tokens": str(NUM_STEPS * STEP_TOKENS),
-    "checkpoint_every_steps": "300",
-    "evaluate_every_steps": "50",
-    "evaluate_max_documents": "4",
-}
+SETTINGS = [
+    f"total_tokens={NUM_STEPS * STEP_TOKENS}",
+    "checkpoint_every_steps=300",
+    "evaluate_every_steps=50",
+    "evaluate_max_documents=4",
+]
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Served:
     def pretrain(self, **parameters: Any) -> str:
         """Trigger the deployment as its form does; the flow run's id."""
         deployment = self.request("GET", "/deployments/name/pretrain/pretrain")["id"]
-        training = {"profile": "smoke", "overrides": OVERRIDES}
+        training = {"profile": "smoke", "settings": SETTINGS}
         values = {"parameters": {"corpus": "web", "training": training} | parameters}
         run = self.request("POST", f"/deployments/{deployment}/create_flow_run", {"parameters": values})
         return str(run["id"])
@@ -129,7 +129,7 @@ def test_cancelled_in_the_middle_and_gone_on_with(served: Served) -> None:
     history = served.mlflow.get_metric_history(tracked.info.run_id, "loss")
     assert [entry.step for entry in history] == list(range(1, stopped_at + 1))
 
-    other = served.pretrain(resume_from=tracked.info.run_id, training={"profile": "smoke", "overrides": {}})
+    other = served.pretrain(resume_from=tracked.info.run_id, training={"profile": "smoke", "settings": []})
     refused = served.ended(other)
     assert refused["type"] == "FAILED" and "was begun with other parameters" in refused["message"]
     assert "total_tokens" in refused["message"] and served.tracked(other) is None
@@ -154,7 +154,7 @@ def test_too_few_new_tokens_train_nothing(served: Served) -> None:
     ended_runs = len(served.request("POST", "/flow_runs/filter", {}))
     assert ended_runs >= 1
     run = served.pretrain(
-        consent={"min_new_tokens": 1_000}, training={"profile": "smoke", "overrides": OVERRIDES | {"seed": "1"}}
+        consent={"min_new_tokens": 1_000}, training={"profile": "smoke", "settings": [*SETTINGS, "seed=1"]}
     )
     state = served.ended(run)
     assert (state["type"], state["name"]) == ("COMPLETED", "NotEnoughNewTokens")
@@ -165,9 +165,7 @@ def test_too_few_new_tokens_train_nothing(served: Served) -> None:
 @pytest.mark.verify
 @pytest.mark.timeout(900)
 def test_a_refused_approval_is_no_crash_and_costs_nothing(served: Served) -> None:
-    run = served.pretrain(
-        consent={"approval": True}, training={"profile": "smoke", "overrides": OVERRIDES | {"seed": "2"}}
-    )
+    run = served.pretrain(consent={"approval": True}, training={"profile": "smoke", "settings": [*SETTINGS, "seed=2"]})
     wait_until(lambda: served.state(run)["type"] == "PAUSED", START_TIMEOUT_S, "nobody is asked")
     served.request("POST", f"/flow_runs/{run}/resume", {"run_input": {"approve": False, "note": "not now"}})
     state = served.ended(run)

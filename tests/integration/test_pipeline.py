@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -38,10 +39,12 @@ STAGES = {
         "toxicity",
         "deduplicate",
         "publish",
+        "card",
     ],
     "pretrain docs@1 smoke": ["tokenize", "train", "register"],
     "evaluate docs-smoke@1": ["load", "bits_per_byte", "samples"],
 }
+MLFLOW_NAMES = {"docs@1", "pretrain docs@1 smoke", "evaluate docs-smoke@1"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Job:
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     cwd = tmp_path_factory.mktemp("pipeline")
-    arguments = ["pipeline", "--pages", str(NUM_PAGES), "--set", "pretraining.total_tokens=8192", "--json"]
+    arguments = ["pipeline", "--pages", str(NUM_PAGES), "--set", "training.total_tokens=8192", "--json"]
     result = succeeded(tokenmill(*arguments, store=cwd / "store", cwd=cwd))
     return Job(cwd / "store", cwd, result)
 
@@ -81,8 +84,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 def test_its_json_has_the_agreed_keys(job: Job) -> None:
     refreshed, trained, evaluated = (job.result[name] for name in ("refresh", "pretrain", "evaluate"))
     assert {"corpus", "path", "digest", "records_in", "documents_kept", "removed"} <= set(refreshed)
-    assert {"model", "run_id", "checkpoint", "steps", "tokens", "loss", "bits_per_byte"} <= set(trained)
-    assert {"model", "run_id", "scores"} <= set(evaluated)
+    assert {"model", "mlflow_run_id", "checkpoint", "steps", "tokens", "loss", "bits_per_byte"} <= set(trained)
+    assert {"model", "mlflow_run_id", "scores"} <= set(evaluated)
     assert refreshed["corpus"] == "docs@1" and trained["model"] == evaluated["model"] == "docs-smoke@1"
     assert (trained["steps"], trained["tokens"]) == (8, 8192)
     assert (Path(trained["checkpoint"]) / "model.safetensors").is_file()
@@ -95,15 +98,16 @@ def test_nothing_of_it_is_left_running(job: Job) -> None:
 
 
 def test_mlflow_holds_a_parent_with_three_children(job: Job) -> None:
-    runs = {run.info.run_name: run for run in job.mlflow_runs() if "evaluate" not in run.info.run_name}
-    parent = runs["pipeline docs"]
+    runs = {run.info.run_id: run for run in job.mlflow_runs()}
+    parent = runs[job.result["mlflow_run_id"]]
+    assert re.fullmatch(r"docs@1 smoke \d{4}-\d{2}-\d{2}", parent.info.run_name)
     children = [run for run in job.mlflow_runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert {run.info.run_name for run in children} == set(STAGES)
+    assert {run.info.run_name for run in children} == MLFLOW_NAMES
     assert all(run.info.status == "FINISHED" for run in [parent, *children])
     assert all("/runs/flow-run/" in run.data.tags["prefect.flow_run_url"] for run in [parent, *children])
     assert parent.data.metrics["bits_per_byte"] == job.result["evaluate"]["scores"]["bits_per_byte"]
 
-    refreshed, trained = runs["refresh docs"], runs["pretrain docs@1 smoke"]
+    refreshed, trained = (runs[job.result[name]["mlflow_run_id"]] for name in ("refresh", "pretrain"))
     digest = job.result["refresh"]["digest"]
     for run in children:
         inputs = job.client.get_run(run.info.run_id).inputs
@@ -113,7 +117,8 @@ def test_mlflow_holds_a_parent_with_three_children(job: Job) -> None:
         assert run.data.tags["tokenmill.corpus_digest"] == digest
     assert refreshed.data.params["recipe.quality_rules.gopher_quality.min_words"] == "50"
     assert refreshed.data.metrics["documents_kept"] == job.result["refresh"]["documents_kept"]
-    assert trained.info.run_id == job.result["pretrain"]["run_id"]
+    files = {file.path for file in job.client.list_artifacts(refreshed.info.run_id)}
+    assert {"manifest.json", "config.json", "funnel.json", "ledger_summary.json", "corpus_card.md"} <= files
     assert trained.data.params["recipe.total_tokens"] == "8192"
     losses = job.client.get_metric_history(trained.info.run_id, "loss")
     assert [entry.step for entry in losses] == list(range(1, 9))
@@ -127,7 +132,7 @@ def test_mlflow_holds_a_parent_with_three_children(job: Job) -> None:
 def test_the_registered_model_loads_and_answers(job: Job) -> None:
     version = job.client.get_model_version_by_alias("docs-smoke", "candidate")
     assert version.version == job.client.get_model_version_by_alias("docs-smoke", "champion").version
-    assert version.run_id == job.result["pretrain"]["run_id"]
+    assert version.run_id == job.result["pretrain"]["mlflow_run_id"]
     assert version.tags["corpus_digest"] == job.result["refresh"]["digest"]
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{job.store / 'mlflow' / 'mlflow.db'}")
@@ -141,7 +146,9 @@ def test_the_registered_model_loads_and_answers(job: Job) -> None:
 
 
 def test_prefect_holds_the_flow_runs_and_their_stages(job: Job) -> None:
-    runs = job.prefect("select name, state_name from flow_run where name != 'refresh web' order by start_time")
+    runs = job.prefect(
+        "select name, state_name from flow_run where name not in ('refresh web', 'refresh other') order by start_time"
+    )
     assert runs[:4] == [(name, "Completed") for name in ("pipeline docs", *STAGES)]
     query = (
         "select task.state_name, task.name from task_run task join flow_run flow on flow.id = task.flow_run_id"
@@ -167,17 +174,42 @@ def test_what_it_made_can_be_used(job: Job) -> None:
 def test_the_model_is_evaluated_again_alike(job: Job) -> None:
     evaluated = succeeded(job.run("evaluate", "--model", "docs-smoke", "--json"))
     assert evaluated["scores"] == job.result["evaluate"]["scores"]
-    assert evaluated["run_id"] != job.result["evaluate"]["run_id"]
+    assert evaluated["mlflow_run_id"] != job.result["evaluate"]["mlflow_run_id"]
 
 
 def test_a_second_refresh_of_the_same_inputs_changes_nothing(job: Job) -> None:
     before = {path: path.stat().st_mtime_ns for path in (job.store / "work").rglob("*")}
     source = f"environment-docs:{NUM_PAGES}"
     done = job.run("refresh", "--source", source, "--name", "docs", "--recipe", "documentation", "--json")
-    assert succeeded(done) == {**job.result["refresh"], "changed": False}
+    result = succeeded(done)
+    assert result == {
+        **job.result["refresh"],
+        "changed": False,
+        "new_files": 0,
+        "new_estimated_tokens": 0,
+        "mlflow_run_id": result["mlflow_run_id"],
+        "known_files": job.result["refresh"]["new_files"],
+    }
     assert "no change" in done.stdout
+    assert job.client.get_run(result["mlflow_run_id"]).info.run_name == "docs@1 (no change)"
+    query = "select state.message from flow_run run join flow_run_state state on state.id = run.state_id"
+    assert job.prefect(f"{query} order by run.start_time desc limit 1") == [("no change: docs@1",)]
     assert {path: path.stat().st_mtime_ns for path in (job.store / "work").rglob("*")} == before
     assert Store(job.store).versions("docs") == [1]
+
+
+def test_stages_that_a_change_does_not_reach_are_cached(job: Job) -> None:
+    source = f"environment-docs:{NUM_PAGES}"
+    arguments = ["refresh", "--source", source, "--name", "other", "--recipe", "documentation"]
+    changed = succeeded(job.run(*arguments, "--set", "toxicity.max_toxicity=0.9", "--json"))
+    assert changed["corpus"] == "other@1" and changed["changed"]
+    query = (
+        "select task.name, task.state_name from task_run task join flow_run flow on flow.id = task.flow_run_id"
+        " where flow.name = 'refresh other' order by task.start_time"
+    )
+    cached = dict.fromkeys(("inventory", "read", "extract", "language", "quality"), "Cached")
+    computed = dict.fromkeys(("collect", "toxicity", "deduplicate", "publish", "card"), "Completed")
+    assert dict(job.prefect(query)) == cached | computed
 
 
 def test_a_name_that_another_run_is_writing_is_refused(job: Job) -> None:
@@ -227,7 +259,9 @@ def test_a_disk_that_fills_while_the_refresh_runs(small_disk: Path, tmp_path: Pa
     source, store = write_warc(tmp_path / "pages.warc.gz", 100), small_disk / "store"
     arguments = ["refresh", "--source", str(source), "--name", "web", "--set", "shard_records=4", "--json"]
     with started(*arguments, store=store, cwd=tmp_path) as process:
-        wait_until(lambda: list(store.glob("work/extract/*/shard-*")), 120, "extraction has not begun", poll_s=0.01)
+        wait_until(
+            lambda: list(store.glob("work/extract/shards/[0-9a-f]*")), 120, "extraction has not begun", poll_s=0.01
+        )
         filler = fill(small_disk)
         output, errors = process.communicate(timeout=120)
     line = refused(subprocess.CompletedProcess(arguments, process.returncode, output, errors))

@@ -99,7 +99,7 @@ def test_run_in_progress_is_recorded_as_cancelled(
     text = "It was the doctor, of all people, who brought the first bicycle to this valley in the year of the storm. "
     source.write_text("".join(json.dumps({"text": f"{line} {text * 40}"}) + "\n" for line in range(20_000)))
     deployment = request(port, "GET", "/api/deployments/name/refresh_corpus/refresh")["id"]
-    parameters = {"parameters": {"parameters": {"name": "many", "source": str(source)}}}
+    parameters = {"parameters": {"parameters": {"name": "many", "input": {"source": str(source)}}}}
     run = request(port, "POST", f"/api/deployments/{deployment}/create_flow_run", parameters)["id"]
     wait_until(lambda: any("ray::" in command for command in alive(store).values()), 120)
 

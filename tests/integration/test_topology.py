@@ -186,6 +186,16 @@ def objects(stack: Topology, prefix: str) -> set[str]:
     return {entry.key.removeprefix(prefix) for entry in stack.bucket().objects.filter(Prefix=prefix)}
 
 
+@pytest.fixture
+def store_of_another_machine(stack: Topology, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Nothing in it but what the S3 endpoint has."""
+    worker = stack.environment("worker")
+    for name, value in worker.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    return Store.open(tmp_path / "other", remote=worker["TOKENMILL_REMOTE"])
+
+
 # in this order: the second flow trains on what the first has published
 
 
@@ -233,7 +243,7 @@ def test_secrets_are_in_no_argument(stack: Topology) -> None:
             assert not any(secret in arguments for secret in secrets)
 
 
-def test_refresh_is_published_through_the_stack(stack: Topology, source: Path) -> None:
+def test_refresh_is_published_through_the_stack(stack: Topology, source: Path, store_of_another_machine: Store) -> None:
     with WorkOfNodes(stack) as work:
         run = finished(
             stack,
@@ -249,9 +259,10 @@ def test_refresh_is_published_through_the_stack(stack: Topology, source: Path) -
 
     manifest = json.loads((Store(stack.store).corpus("stories@1") / "manifest.json").read_bytes())
     assert manifest["records_in"] == NUM_FILES * PAGES_A_FILE and manifest["documents_kept"] > 100
-    published = objects(stack, "store/corpora/stories/1/")
-    folder = stack.store / "corpora" / "stories" / "1"
-    assert published == {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    there = store_of_another_machine.corpus("stories@1")
+    here = stack.store / "corpora" / "stories" / "1"
+    files = {file.relative_to(here): file.read_bytes() for file in here.rglob("*") if file.is_file()}
+    assert files == {file.relative_to(there): file.read_bytes() for file in there.rglob("*") if file.is_file()}
 
     ours = tracked(stack, run)
     assert ours["info"]["status"] == "FINISHED"
@@ -274,7 +285,7 @@ def test_pretraining_on_two_nodes_is_a_registered_model(stack: Topology) -> None
             "pretrain/pretrain",
             {
                 "corpus": "stories",
-                "training": {"profile": "smoke", "overrides": {"total_tokens": "40000", "tokenizer.vocab_size": "512"}},
+                "training": {"profile": "smoke", "settings": ["total_tokens=40000", "tokenizer.vocab_size=512"]},
                 "workers": 2,
             },
         )
@@ -287,7 +298,7 @@ def test_pretraining_on_two_nodes_is_a_registered_model(stack: Topology) -> None
     assert metrics["loss"] > 0
     version = mlflow(stack).ask("GET", "/api/2.0/mlflow/registered-models/alias?name=stories-smoke&alias=champion")
     assert version["model_version"]["run_id"] == ours["info"]["run_id"]
-    assert any(key.endswith("manifest.json") for key in objects(stack, "store/tokens/"))
+    assert any(key.endswith("/manifest.json") for key in objects(stack, "store/tokens/"))
 
 
 def test_evaluation_finds_the_model_and_its_text(stack: Topology) -> None:

@@ -129,7 +129,8 @@ def test_refresh_triggered_over_the_api_is_a_corpus_version_with_its_run_in_mlfl
 ) -> None:
     prefect, mlflow = up["prefect"], up["mlflow"]
     deployment = request(prefect, "GET", "/api/deployments/name/refresh_corpus/refresh")
-    parameters = {"name": "stories", "source": str(source), "recipe": "fineweb", "overrides": {}, "workers": 1}
+    parameters = {"name": "stories", "input": {"source": str(source)}, "execution": {"workers": 1}}
+    parameters["curation"] = {"recipe": "fineweb"}
     created = request(
         prefect,
         "POST",
@@ -154,7 +155,7 @@ def test_refresh_triggered_over_the_api_is_a_corpus_version_with_its_run_in_mlfl
     tags = {tag["key"]: tag["value"] for tag in tracked["data"]["tags"]}
     assert tags["prefect.flow_run_url"] == f"{prefect}/runs/flow-run/{run['id']}"
     logged = {item["key"]: item["value"] for item in tracked["data"]["params"]}
-    assert logged["source"] == str(source) and logged["recipe.name"] == "fineweb"
+    assert str(source) in logged["sources"] and logged["recipe.name"] == "fineweb"
     metrics = {item["key"]: item["value"] for item in tracked["data"]["metrics"]}
     assert metrics["records_in"] == manifest["records_in"] and metrics["documents_kept"] == manifest["documents_kept"]
     (dataset,) = [entry["dataset"] for entry in tracked["inputs"]["dataset_inputs"]]
@@ -176,7 +177,12 @@ def test_refresh_triggered_over_the_api_is_a_corpus_version_with_its_run_in_mlfl
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "wrong",
-    [{"recipe": "no-such-recipe"}, {"name": "../outside"}, {"workers": 0}, {"no_such_field": 1}],
+    [
+        {"curation": {"recipe": "no-such-recipe"}},
+        {"name": "../outside"},
+        {"execution": {"workers": -1}},
+        {"no_such_field": 1},
+    ],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_wrong_values_are_refused_when_submitted(up: dict[str, Any], wrong: dict[str, Any]) -> None:

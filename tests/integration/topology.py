@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 BIN = Path(sys.executable).parent
-READY_TIMEOUT_S = 240  # for each service, on two busy cores
+READY_TIMEOUT_S = 120  # for each service, on two busy cores
 STOP_TIMEOUT_S = 20
 # A node of Ray is known by its address; the worker's own node takes the machine's.
 RAY_ADDRESSES = {"ray": "127.0.0.2", "ray-worker": "127.0.0.3"}
@@ -104,13 +104,11 @@ class Topology:
 
     def _here(self, service: str, text: str) -> str:
         text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: VARIABLES.get(match[1], match[2]), text)
+        for place, here in {"/tmp": "tmp", "/store": "store", "/data": service}.items():
+            text = re.sub(rf"^{place}(?=/|$)", f"{self.folder}/{here}", text)
         text = text.replace("/run/secrets/", f"{self.secrets}/").replace("/opt/tokenmill/", f"{ROOT}/infra/images/")
         for config in SERVICES[service].get("configs", []):
             text = text.replace(config["target"], str(ROOT / COMPOSE["configs"][config["source"]]["file"]))
-        if not text.startswith(str(self.folder)):
-            text = re.sub(r"^/tmp\b", f"{self.folder}/tmp", text)
-            text = re.sub(r"^/store\b", str(self.store), text)
-            text = re.sub(r"^/data\b", f"{self.folder}/{service}", text)
         text = re.sub(r"\bray:6379\b", f"{RAY_ADDRESSES['ray']}:{self.ports['ray']}", text)
         text = re.sub(r"\b6379\b", self.ports["redis" if service == "redis" else "ray"], text)
         text = re.sub(rf"\b(?:{'|'.join(PORTS.values())})(?=:\d)", "127.0.0.1", text)

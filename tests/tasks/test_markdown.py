@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.markdown import markdown_code, markdown_facts, markdown_table, markdown_cell
+from tasks.markdown import markdown_cell, markdown_code, markdown_facts, markdown_table
 from tests.tasks.rendering import harmful_tags, rendered
 
 HOSTILE = [

@@ -1,0 +1,98 @@
+"""What a refresh does before its first stage: refuse in one line, estimate, or find that there is nothing to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.parameters import Curation, Execution, Input, PipelineParameters, RefreshParameters
+from flows.pipeline import pipeline
+from flows.refresh_corpus import refresh_corpus
+from infra.settings import environment
+from tasks.store import Store
+from tests.data.prose import write_jsonl
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    store = Store.open(tmp_path / "store")
+    for name, value in environment(store).items():
+        if not name.startswith("PREFECT_"):  # the harness has a server of its own
+            monkeypatch.setenv(name, value)
+    return store
+
+
+def refresh(source: Path | str, **groups: Any) -> RefreshParameters:
+    return RefreshParameters(name="web", input=Input(source=str(source)), **groups)
+
+
+def last_run() -> tuple[FlowRun, dict[str, Any]]:
+    """The latest flow run, and its artifacts by key."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+        wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        return run, {str(each.key): each.data for each in client.read_artifacts(artifact_filter=wanted)}
+
+
+def files(store: Store) -> set[Path]:
+    return {path for path in store.root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("groups", "line"),
+    [
+        ({}, "nowhere"),
+        ({"curation": Curation(settings=["gopher_quality.min_wrds=3"])}, "min_words"),
+        ({"curation": Curation(settings=["a=1", "a=2"])}, "given twice"),
+    ],
+)
+def test_what_takes_a_look_is_refused_in_one_line_and_nothing_is_begun(
+    store: Store, groups: dict[str, Any], line: str
+) -> None:
+    before = files(store)
+    with pytest.raises(ValueError, match=line):
+        refresh_corpus(refresh(store.root / "nowhere.jsonl", **groups))
+    run, artifacts = last_run()
+    assert run.state is not None and run.state.type.value == "FAILED"
+    message = str(run.state.message)
+    assert line in message and "\n" not in message and "Error" not in message and "exception" not in message
+    assert artifacts == {}
+    assert files(store) == before and not ray.is_initialized()  # no MLflow database among them
+
+
+def test_a_dry_run_estimates_and_writes_nothing(store: Store, tmp_path: Path) -> None:
+    source, before = write_jsonl(tmp_path / "rows.jsonl", 30), files(store)
+    estimate = refresh_corpus(refresh(source, execution=Execution(dry_run=True)))
+    assert estimate["corpus"] == "web@1" and estimate["new_files"] == 1 and estimate["changed"]
+    assert estimate["new_bytes"] == source.stat().st_size
+    run, artifacts = last_run()
+    assert run.name == "refresh web" and run.state is not None and "dry run" in str(run.state.message)
+    rows = {row["what"]: row["value"] for row in json.loads(artifacts["estimate"])}
+    assert rows["corpus"] == "web@1" and set(artifacts) == {"estimate"}
+    assert files(store) == before and not ray.is_initialized()
+
+
+def test_a_dry_run_of_the_pipeline_estimates_its_parts(store: Store, tmp_path: Path) -> None:
+    source, before = write_jsonl(tmp_path / "rows.jsonl", 30), files(store)
+    estimates = pipeline(
+        PipelineParameters(name="web", input=Input(source=str(source)), execution=Execution(dry_run=True))
+    )
+    assert estimates["refresh"]["new_files"] == 1
+    assert estimates["pretrain"]["parameters"] > 500_000 and estimates["pretrain"]["num_steps"] > 0
+    assert files(store) == before and not ray.is_initialized()

@@ -20,7 +20,8 @@ from prefect.states import Completed, Failed
 from flows.failure import show_failure
 from flows.progress import progress
 from flows.user_error import user_line
-from infra.settings import mlflow_ui, prefect_ui
+from infra.run_links import run_page
+from infra.settings import prefect_ui
 from tasks.funnel import funnel_rows
 from tasks.stages import StageOutput
 from tasks.store import Store
@@ -140,7 +141,7 @@ def prefect_tags(store: Store) -> dict[str, str]:
 
 def link_tracking(store: Store, experiment_id: str, run_id: str) -> str:
     """A link artifact from the flow run to its MLflow run; the address."""
-    address = f"{mlflow_ui(store)}/#/experiments/{experiment_id}/runs/{run_id}"
+    address = run_page(store, experiment_id, run_id)
     create_link_artifact(
         link=address, link_text="MLflow run", key="mlflow-run", description="Parameters, metrics, data"
     )

@@ -44,6 +44,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield name, value if isinstance(value, str) else json.dumps(value)
 
 
+def _artifact_location(store: Store) -> str | None:
+    """Where artifacts of a database of our own are kept; a server decides for itself, and hands them on."""
+    return None if mlflow_uri(store).startswith("http") else mlflow_artifacts(store).as_uri()
+
+
 class MlflowTracker:
     """One MLflow run."""
 
@@ -91,6 +96,17 @@ class MlflowTracker:
             self._client.log_artifacts(self.run_id, str(path), folder or None)
         else:
             self._client.log_artifact(self.run_id, str(path), folder or None)
+
+    def text(self, content: str, file: str) -> None:
+        """`content` as the artifact `file`, a path in the run's artifacts."""
+        self._client.log_text(self.run_id, content, file)
+
+    def json(self, value: Any, file: str) -> None:
+        """`value` as a JSON artifact that people can read."""
+        self.text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", file)
+
+    def rename(self, name: str) -> None:
+        self._client.update_run(self.run_id, name=name)
 
     def dataset(self, name: str, digest: str, path: Path, context: str) -> None:
         """The corpus version as a dataset input. MLflow holds 36 characters of a digest; the whole one is a tag."""
@@ -149,7 +165,7 @@ def tracked_run(
             if experiment is not None
             else mlflow_client.create_experiment(
                 EXPERIMENT,
-                artifact_location=mlflow_artifacts(store).as_uri(),
+                artifact_location=_artifact_location(store),
                 tags={"mlflow.experimentKind": "custom_model_development"},  # the page for training, not for agents
             )
         )

@@ -1,26 +1,56 @@
-"""Model versions in MLflow's registry: a folder with weights, shape and tokenizer, and the aliases that point at it."""
+"""Model versions in MLflow's registry: a folder with weights, shape and tokenizer, and the aliases that point at it.
+
+A version is also MLflow's logged model: the output of its run, with its own metrics on the data set that it was scored
+on. So the pages lead from the run to the model, from the model to run and data, and from the version to all of them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow.artifacts
 import mlflow.pyfunc
+import tenacity
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.tracking import MlflowClient
+from mlflow.utils.git_utils import get_git_commit
+from requests import RequestException
 
 from infra.mlflow_tracker import MlflowTracker, client
+from infra.model_card import model_card
 from infra.settings import mlflow_uri
-from tasks.checkpoint import copy_for_use, read_state
+from tasks.atomic import new_directory
+from tasks.checkpoint import CheckpointState, copy_for_use, read_state
+from tasks.manifest import code_version
 from tasks.store import Store, checked_name
 from tasks.tokenization import TOKENIZER_FILE
 from tasks.tokenizer import tokenizer_hash
+from tasks.transient import TRANSIENT_STATUSES
 
-MODEL_FOLDER = "model"
 CANDIDATE, CHAMPION = "candidate", "champion"
+RUN_TAG, CHECKPOINT_TAG, LOGGED_MODEL_TAG = "mlflow_run_id", "checkpoint", "mlflow_model_id"
+SERVER_WAIT_S = 600.0
+"""How long a registration waits for a server that is away: it comes after hours of training."""
+_MODEL_TYPE = "decoder-only language model"
+_CHECKOUT = Path(__file__).parent.parent
+_VERSIONS_TAG = "mlflow.modelVersions"  # of a logged model, by which MLflow's page of the run names its versions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +63,49 @@ class ModelVersion:
     tags: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class ModelReference:
+    """A registered version and its tags, which say what it was made of: corpus, corpus_digest, tokens, checkpoint,
+    run_dir, tokenizer_sha256, code_version. Nothing is loaded.
+    """
+
+    name: str
+    version: str
+    tags: Mapping[str, str]
+
+
+def model_references(store: Store) -> list[ModelReference]:
+    """Every registered version of every model."""
+    registry = client(store)
+    found: list[ModelReference] = []
+    token: str | None = None
+    while True:
+        page = registry.search_model_versions(page_token=token)
+        found += [ModelReference(version.name, str(version.version), dict(version.tags)) for version in page]
+        token = page.token
+        if not token:
+            return found
+
+
+def champion(store: Store, name: str) -> ModelVersion | None:
+    """The champion of the model `name`; None where it has none, or where there is no such model."""
+    version = _aliases(client(store), name).get(CHAMPION)
+    return find_model(store, f"{name}@{version}") if version else None
+
+
+def move_champion(store: Store, name: str, version: str, why: str) -> None:
+    """Make `name@version` the champion; the version's tags say since when and why.
+
+    ValueError where there is no such version.
+    """
+    registry = client(store)
+    _registered(store, registry, f"{name}@{version}")
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    registry.set_model_version_tag(name, version, "champion.since", since)
+    registry.set_model_version_tag(name, version, "champion.why", why)
+    registry.set_registered_model_alias(name, CHAMPION, version)
+
+
 def register_model(
     store: Store,
     tracker: MlflowTracker,
@@ -42,67 +115,214 @@ def register_model(
     tokenizer_file: Path,
     tags: Mapping[str, str],
     description: str,
+    step: int = 0,
 ) -> str:
-    """Log checkpoint and tokenizer as the run's artifacts and register them as a new version: `name@version`.
+    """Log checkpoint and tokenizer as a model of the run, and register it as a new version: `name@version`.
 
-    The version becomes `candidate`; the first of its name also `champion`.
+    The version becomes `candidate`; the first of its name also `champion`. `description` is the first paragraph of its
+    card. Where the server is away this waits up to SERVER_WAIT_S; the same run and checkpoint are registered once,
+    however often it is tried.
     """
-    registry = client(store)
-    with tempfile.TemporaryDirectory(prefix="tokenmill-") as scratch:
-        files = Path(scratch) / "files"
-        files.mkdir()
-        copy_for_use(checkpoint, files)
-        shutil.copyfile(tokenizer_file, files / tokenizer_file.name)
-        folder = Path(scratch) / MODEL_FOLDER
-        mlflow.pyfunc.save_model(
-            folder,
-            python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"files": str(files)},
-            pip_requirements=["tokenmill"],
-        )
-        tracker.artifact(folder, MODEL_FOLDER)
-    try:
-        registry.create_registered_model(checked_name(name, "model name"))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    source = f"{tracker.artifact_uri}/{MODEL_FOLDER}"
-    version = registry.create_model_version(
-        name, source=source, run_id=tracker.run_id, tags=dict(tags), description=description
-    ).version
-    registry.set_registered_model_alias(name, CANDIDATE, version)
-    if int(version) == 1:
-        registry.set_registered_model_alias(name, CHAMPION, version)
-    return f"{name}@{version}"
+    registration = _Registration(
+        client(store),
+        tracker,
+        checked_name(name, "model name"),
+        checkpoint,
+        tokenizer_file,
+        {**tags, RUN_TAG: tracker.run_id, CHECKPOINT_TAG: str(checkpoint), **_code_tags()},
+        description,
+        step,
+    )
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_may_pass),
+        wait=tenacity.wait_exponential(max=30.0),
+        stop=tenacity.stop_after_delay(SERVER_WAIT_S),
+        before_sleep=tenacity.before_sleep_log(logger, logging.WARNING),
+        reraise=True,
+    )
+    return retrying(registration.version)
 
 
 def find_model(store: Store, reference: str) -> ModelVersion:
     """The model named by `name` (its champion), `name@version`, `name@alias`, `models:/...`, or a checkpoint's path.
 
-    Raises ValueError, saying what there is, where nothing of that name can be found.
+    Raises ValueError, saying what there is, where nothing of that name can be found. What lies on a server is fetched
+    once.
     """
     path = Path(reference).expanduser()
     if path.is_dir():
         return ModelVersion(str(path), path, _tokenizer_of(store, path), {})
-    name, _, wanted = reference.removeprefix("models:/").replace("/", "@", 1).partition("@")
-    registry = client(store)
-    try:
-        if wanted.isdecimal():
-            version = registry.get_model_version(name, wanted)
-        else:
-            version = registry.get_model_version_by_alias(name, wanted or CHAMPION)
-    except MlflowException as error:
-        known = sorted(
-            f"{model.name}@{version}"
-            for model in registry.search_registered_models()
-            for version in sorted(model.aliases)
+    version = _registered(store, client(store), reference)
+    folder = _local(store, version) / "artifacts" / "files"
+    return ModelVersion(f"{version.name}@{version.version}", folder, _tokenizer_of(store, folder), dict(version.tags))
+
+
+@dataclass(frozen=True)
+class _Registration:
+    """What becomes a version, and the steps to it, which may be taken again."""
+
+    registry: MlflowClient
+    tracker: MlflowTracker
+    name: str
+    checkpoint: Path
+    tokenizer_file: Path
+    tags: Mapping[str, str]
+    description: str
+    step: int
+
+    def version(self) -> str:
+        known = self._registered_before()
+        state = read_state(self.checkpoint)
+        if known is None:
+            known = self._new_version(self._logged_model(state), state)
+        number = str(known.version)
+        reference = f"{self.name}@{number}"
+        card = model_card(reference, state, self.tags, self.description)
+        self.registry.update_model_version(self.name, number, card)
+        self.registry.set_registered_model_alias(self.name, CANDIDATE, number)
+        if CHAMPION not in _aliases(self.registry, self.name) and int(number) == 1:
+            self.registry.set_registered_model_alias(self.name, CHAMPION, number)
+        versions = json.dumps([{"name": self.name, "version": number}])
+        self.registry.set_logged_model_tags(known.tags[LOGGED_MODEL_TAG], {_VERSIONS_TAG: versions})
+        return reference
+
+    def _registered_before(self) -> RegisteredVersion | None:
+        """The version that an earlier try made, though its answer was lost."""
+        found = self.registry.search_model_versions(f"name = '{self.name}' and run_id = '{self.tracker.run_id}'")
+        return next((one for one in found if one.tags.get(CHECKPOINT_TAG) == str(self.checkpoint)), None)
+
+    def _logged_model(self, state: CheckpointState) -> str:
+        """The files as an output of the run; the id."""
+        model = self.registry.create_logged_model(
+            self.tracker.experiment_id,
+            name=self.name,
+            source_run_id=self.tracker.run_id,
+            tags=dict(self.tags),
+            params=_parameters(state),
+            model_type=_MODEL_TYPE,
         )
-        raise ValueError(
-            f"there is no model {reference!r} in {store.root}; there are: {', '.join(known) or 'none yet'}"
-        ) from error
-    local = mlflow.artifacts.download_artifacts(artifact_uri=version.source, tracking_uri=mlflow_uri(store))
-    folder = Path(local) / "artifacts" / "files"
-    return ModelVersion(f"{name}@{version.version}", folder, _tokenizer_of(store, folder), dict(version.tags))
+        status = LoggedModelStatus.FAILED
+        try:
+            with tempfile.TemporaryDirectory(prefix="tokenmill-") as scratch:
+                folder = Path(scratch) / "model"
+                self._save(folder, Path(scratch) / "files", model.model_id)
+                self.registry.log_model_artifacts(model.model_id, str(folder))
+            status = LoggedModelStatus.READY
+        finally:
+            self.registry.finalize_logged_model(model.model_id, status)
+        self.registry.log_outputs(self.tracker.run_id, [LoggedModelOutput(model.model_id, self.step)])
+        self.registry.log_batch(self.tracker.run_id, metrics=self._scores(state, model.model_id))
+        return str(model.model_id)
+
+    def _save(self, folder: Path, files: Path, model_id: str) -> None:
+        files.mkdir()
+        copy_for_use(self.checkpoint, files)
+        shutil.copyfile(self.tokenizer_file, files / TOKENIZER_FILE)
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"files": str(files)},
+            pip_requirements=["tokenmill"],
+            mlflow_model=Model(run_id=self.tracker.run_id, model_id=model_id),
+        )
+
+    def _scores(self, state: CheckpointState, model_id: str) -> list[Metric]:
+        """What the checkpoint says of itself, as metrics of the model, and of the run, on its corpus."""
+        now = int(time.time() * 1000)
+        corpus, digest = self.tags.get("corpus"), self.tags.get("corpus_digest", "")[:36]  # all that MLflow holds
+        values = {"model.loss": state.loss, "model.tokens": float(state.tokens_seen)}
+        if state.held_out is not None:
+            values["model.bits_per_byte"] = state.held_out.bits_per_byte
+        return [
+            Metric(
+                key,
+                value,
+                now,
+                self.step,
+                model_id=model_id,
+                dataset_name=corpus if digest else None,
+                dataset_digest=digest if corpus and digest else None,
+                run_id=self.tracker.run_id,
+            )
+            for key, value in values.items()
+        ]
+
+    def _new_version(self, model_id: str, state: CheckpointState) -> RegisteredVersion:
+        try:
+            self.registry.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return self.registry.create_model_version(
+            self.name,
+            source=self.registry.get_logged_model(model_id).artifact_location,
+            run_id=self.tracker.run_id,
+            tags={**self.tags, "tokenizer_sha256": state.tokenizer_sha256, LOGGED_MODEL_TAG: model_id},
+            model_id=model_id,
+        )
+
+
+def _parameters(state: CheckpointState) -> dict[str, str]:
+    """What a reader compares models by."""
+    recipe = {"recipe": state.recipe.name, "network": state.recipe.model, "step": state.step}
+    return {key: str(value) for key, value in (recipe | dict(state.decoder)).items()}
+
+
+def _code_tags() -> dict[str, str]:
+    """The code as a hash, and the commit where this is a checkout; a commit of somebody else's project is none."""
+    tags = {"code_version": code_version("flows", "infra", "tasks", "model")}
+    commit = get_git_commit(str(_CHECKOUT)) if (_CHECKOUT / ".git").exists() else None
+    return tags | ({"git_commit": commit} if commit else {})
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the server was away: MLflow gives connection errors the status of an internal error."""
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() in TRANSIENT_STATUSES  # type: ignore[no-untyped-call]
+    if isinstance(error, RequestException):  # of an upload
+        return error.response is None or error.response.status_code in TRANSIENT_STATUSES
+    return False
+
+
+def _aliases(registry: MlflowClient, name: str) -> Mapping[str, str]:
+    try:
+        aliases: dict[str, Any] = registry.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+    return {alias: str(version) for alias, version in aliases.items()}
+
+
+def _registered(store: Store, registry: MlflowClient, reference: str) -> RegisteredVersion:
+    """The version of that name. ValueError, saying what there is, where there is none."""
+    name, _, wanted = reference.removeprefix("models:/").replace("/", "@", 1).partition("@")
+    number = wanted if wanted.isdecimal() else _aliases(registry, name).get(wanted or CHAMPION)
+    try:
+        if number is not None:
+            return registry.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    known = sorted(
+        f"{model.name}@{alias}" for model in registry.search_registered_models() for alias in sorted(model.aliases)
+    )
+    raise ValueError(f"there is no model {reference!r} in {store.root}; there are: {', '.join(known) or 'none yet'}")
+
+
+def _local(store: Store, version: RegisteredVersion) -> Path:
+    """The folder of a version's files, fetched where it is not on this machine."""
+    source = str(version.source)
+    if urlsplit(source).scheme in ("", "file"):
+        return Path(url2pathname(urlsplit(source).path))
+    place = hashlib.sha256(source.encode()).hexdigest()[:16]  # the address holds the model's unique id
+    fetched = store.root / "mlflow" / "models" / f"{version.name}-{version.version}-{place}"
+    if not fetched.is_dir():
+        with new_directory(fetched) as temporary:
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=source, dst_path=str(temporary), tracking_uri=mlflow_uri(store)
+            )
+    return fetched / Path(urlsplit(source).path).name  # MLflow keeps the last part of the address
 
 
 def _tokenizer_of(store: Store, folder: Path) -> Path:

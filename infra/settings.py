@@ -78,7 +78,12 @@ def prefect_ui(store: Store) -> str:
 
 
 def mlflow_ui(store: Store) -> str:
-    """Address of MLflow's page: where it is served now, else where `tokenmill up` will serve it."""
+    """Address of MLflow's page: where it is served now, else where `tokenmill up` will serve it.
+
+    `TOKENMILL_MLFLOW_UI_URL` is the address as a browser sees it, where programs reach the server by another name.
+    """
+    if page := os.environ.get("TOKENMILL_MLFLOW_UI_URL"):
+        return page.rstrip("/")
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
     if tracking.startswith("http"):
         return tracking.rstrip("/")

@@ -73,7 +73,7 @@ class Served:
     def set_parameters(self, name: str, parameters: dict[str, Any]) -> None:
         """Edit a deployment's own parameters, as on its page."""
         path = f"/api/deployments/{self.deployment(name)['id']}"
-        request(self.prefect, "PATCH", path, {"parameters": {"parameters": parameters}})
+        request(self.prefect, "PATCH", path, {"parameters": parameters})
 
     def run(self, run_id: str) -> dict[str, Any]:
         found: dict[str, Any] = request(self.prefect, "GET", f"/api/flow_runs/{run_id}")

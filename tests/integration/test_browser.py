@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from flows.automations import PRETRAIN_ON_PUBLISH
 from tests.data.prose import write_warc
 from tests.integration.browser import CHROMIUM, RUN_TIMEOUT_MS, Browser, browser
 from tests.integration.serving import Served, request, served
@@ -132,7 +133,7 @@ def test_a_schedule_starts_a_refresh_on_a_file_that_arrived_and_then_says_no_cha
     deployment = up.deployment("refresh_corpus/nightly-refresh")
     parameters = {"name": "crawl", "input": {"source": str(incoming)}, "curation": {"recipe": "fineweb"}}
     path = f"/api/deployments/{deployment['id']}"
-    request(up.prefect, "PATCH", path, {"parameters": {"parameters": parameters}})
+    up.set_parameters("refresh_corpus/nightly-refresh", {"parameters": parameters})
     (nightly,) = deployment["schedules"]
     assert not nightly["active"]
     every_minute = {"schedule": {"cron": "* * * * *", "timezone": "UTC"}}
@@ -166,16 +167,13 @@ def test_a_schedule_starts_a_refresh_on_a_file_that_arrived_and_then_says_no_cha
 def test_a_published_corpus_starts_pretraining_which_waits_for_an_approval(
     page: Browser, up: Served, incoming: Path
 ) -> None:
-    name = "pretrain/pretrain-on-publish"
+    name = "pretrain_on_publish/pretrain-on-publish"
     known = {run["id"] for run in up.runs_of(name)}
-    parameters = {
-        "training": {"overrides": QUICK},
-        "consent": {"min_new_tokens": 1000, "approval": True},
-    }
-    up.set_parameters(name, parameters)
+    changed = {"training": {"overrides": QUICK}, "consent": {"min_new_tokens": 1000, "approval": True}}
+    up.set_parameters(name, up.deployment(name)["parameters"] | changed)
     page.open(f"{up.prefect}/automations")
     page.picture("15-automations")
-    automation = page.page.locator(".p-list-item, .automation-card, li").filter(has_text="new tokens").first
+    automation = page.page.locator(".p-list-item, .automation-card, li").filter(has_text=PRETRAIN_ON_PUBLISH).first
     automation.locator("[role=switch]").first.click()
     expect(automation.locator("[role=switch]").first).to_have_attribute("aria-checked", "true")
 

@@ -1,4 +1,4 @@
-"""Runner and flow killed at once, beside a flow that lives: Prefect, MLflow, Ray and the store end as they should.
+"""Runner and flow killed at once, beside a flow that lives: Prefect, MLflow and the store end as they should.
 
 Prefect's server is a process of its own here: `tokenmill up` would end with its runner.
 """
@@ -126,7 +126,7 @@ def test_runner_and_flow_killed_beside_a_flow_that_lives(tmp_path: Path, endless
         wait_until(lambda: holds_lock(doomed) and doomed in tracked(), READY_S, "the triggered run has not begun")
         wait_until(lambda: len(tracked()) == 2, READY_S, "the run beside it has not begun")
         (living,) = set(tracked()) - {doomed}
-        wait_until(lambda: len(ray_workers(store)) >= 2, READY_S, "Ray has not begun")
+        time.sleep(5)  # a first heartbeat
 
         kill_family(runner)
         wait_until(lambda: not holds_lock(doomed), 10, "a killed flow holds its lock")
@@ -148,10 +148,6 @@ def test_runner_and_flow_killed_beside_a_flow_that_lives(tmp_path: Path, endless
         assert doomed in table["data"] and "MLflow run ended as KILLED" in table["data"]
         wait_until(lambda: scheduled(prefect, served.deployment("reconcile/reconcile")["id"]), 120, "nothing scheduled")
     wait_until(lambda: not alive(store.root), 60, "a process is left")
-
-
-def ray_workers(store: Store) -> list[str]:
-    return [line for line in alive(store.root).values() if "raylet" in line.split(" ")[0]]
 
 
 def healthy(prefect: str) -> bool:

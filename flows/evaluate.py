@@ -39,6 +39,7 @@ from tasks.generation import TextGenerator
 from tasks.markdown import markdown_cell
 from tasks.pack import TokenShards
 from tasks.store import Store
+from tasks.tokenization import find_tokens
 
 MAX_DOCUMENTS: dict[Profile, int | None] = {"smoke": 50, "small": 200, "full": None}
 """Held-out documents that are scored, chosen by hash of their id; a larger choice contains every smaller one."""
@@ -69,23 +70,10 @@ def check_evaluate(parameters: EvaluateParameters) -> EvaluatePlan:
         raise ValueError(f"{parameters.model} is in no registry and can't be champion: name a model version")
     if wanted == "ask" and not parameters.dry_run:
         check_approvable()
-    tokens = _token_shards(store, version)
+    state = read_state(version.folder)
+    tokens = find_tokens(store, corpus_digest=state.corpus_digest, tokens_digest=state.tokens_digest)
     numbers = choose_documents(TokenShards(tokens, "held_out"), MAX_DOCUMENTS[parameters.scoring.profile])
     return EvaluatePlan(store, version, tokens, numbers, champion(store, name) if wanted != "never" else None)
-
-
-def _token_shards(store: Store, version: ModelVersion) -> Path:
-    state = read_state(version.folder)
-    recorded = version.tags.get("tokens")
-    candidates = [Path(recorded)] if recorded else []
-    candidates += sorted(store.tokens.glob(f"{state.corpus_digest[:16]}-*"))  # the store may have been moved
-    for folder in candidates:
-        if folder.is_dir() and TokenShards(folder, "held_out").digest == state.tokens_digest:
-            return folder
-    raise ValueError(
-        f"the token shards that {version.reference} was trained with are not in {store.tokens}; "
-        "run `tokenmill pretrain` on its corpus again to make them"
-    )
 
 
 def dry_run_evaluate(parameters: EvaluateParameters) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Journal:
         self.folder = folder
         self._descriptor = _held(folder / _FILE)
         self._writing = threading.Lock()
+        self.refusals: list[str] = []  # reasons, of this process
         self._size = _whole_lines(folder / _FILE)
         os.ftruncate(self._descriptor, self._size)
         try:
@@ -105,6 +106,7 @@ class Journal:
 
     def reject(self, line: Line, reason: str) -> None:
         """Keep an entry that the receiver refused, and why."""
+        self.refusals.append(reason)
         with (self.folder / _REJECTED).open("a") as file:
             file.write(json.dumps({"reason": reason, "entry": line.entry}, ensure_ascii=False) + "\n")
 
@@ -114,13 +116,15 @@ class Journal:
 
     def close(self) -> None:
         """Let go of it; what is pending stays for whoever opens it next. Where nothing is, only refusals stay."""
-        if self.is_empty:
-            (self.folder / _FILE).unlink()  # first: the rest means nothing without it
-            (self.folder / _CONFIRMED).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / _FILES, ignore_errors=True)
-            if not self.rejected_file.exists():
-                shutil.rmtree(self.folder)
-        os.close(self._descriptor)
+        with self._writing:
+            if self.is_empty:
+                (self.folder / _FILE).unlink()  # first: the rest means nothing without it
+                (self.folder / _CONFIRMED).unlink(missing_ok=True)
+                shutil.rmtree(self.folder / _FILES, ignore_errors=True)
+                if not self.rejected_file.exists():
+                    shutil.rmtree(self.folder)
+            os.close(self._descriptor)
+            self._descriptor = -1  # its number may soon be another file's
 
 
 def has_journal(folder: Path) -> bool:

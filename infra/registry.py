@@ -7,50 +7,49 @@ on. So the pages lead from the run to the model, from the model to run and data,
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import mlflow.artifacts
 import mlflow.pyfunc
-import tenacity
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.tracking import MlflowClient
+from mlflow.types import DataType, ParamSchema, ParamSpec
 from mlflow.utils.git_utils import get_git_commit
-from requests import RequestException
 
-from infra.mlflow_tracker import MlflowTracker, client
+from infra.mlflow_tracker import MlflowTracker
 from infra.model_card import model_card
 from infra.settings import mlflow_uri
+from infra.tracking_client import answered, client
 from tasks.atomic import new_directory
 from tasks.checkpoint import CheckpointState, copy_for_use, read_state
+from tasks.generation import TextGenerator
 from tasks.manifest import code_version
 from tasks.store import Store, checked_name
 from tasks.tokenization import TOKENIZER_FILE
 from tasks.tokenizer import tokenizer_hash
-from tasks.transient import TRANSIENT_STATUSES
+
+T = TypeVar("T")
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 RUN_TAG, CHECKPOINT_TAG, LOGGED_MODEL_TAG = "mlflow_run_id", "checkpoint", "mlflow_model_id"
-SERVER_WAIT_S = 600.0
-"""How long a registration waits for a server that is away: it comes after hours of training."""
 _MODEL_TYPE = "decoder-only language model"
 _CHECKOUT = Path(__file__).parent.parent
 _VERSIONS_TAG = "mlflow.modelVersions"  # of a logged model, by which MLflow's page of the run names its versions
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,8 @@ def register_model(
     """Log checkpoint and tokenizer as a model of the run, and register it as a new version: `name@version`.
 
     The version becomes `candidate`; the first of its name also `champion`. `description` is the first paragraph of its
-    card. Where the server is away this waits up to SERVER_WAIT_S; the same run and checkpoint are registered once,
-    however often it is tried.
+    card. Waits where the server is away, as `answered` does: this comes after hours of training. The same run and
+    checkpoint are registered once, however often it is tried.
     """
     registration = _Registration(
         client(store),
@@ -133,14 +132,7 @@ def register_model(
         description,
         step,
     )
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_may_pass),
-        wait=tenacity.wait_exponential(max=30.0),
-        stop=tenacity.stop_after_delay(SERVER_WAIT_S),
-        before_sleep=tenacity.before_sleep_log(logger, logging.WARNING),
-        reraise=True,
-    )
-    return retrying(registration.version)
+    return registration.reference()
 
 
 def find_model(store: Store, reference: str) -> ModelVersion:
@@ -159,7 +151,7 @@ def find_model(store: Store, reference: str) -> ModelVersion:
 
 @dataclass(frozen=True)
 class _Registration:
-    """What becomes a version, and the steps to it, which may be taken again."""
+    """What becomes a version, and the steps to it. Each waits for an answer, and can be taken again."""
 
     registry: MlflowClient
     tracker: MlflowTracker
@@ -170,51 +162,80 @@ class _Registration:
     description: str
     step: int
 
-    def version(self) -> str:
-        known = self._registered_before()
+    def reference(self) -> str:
+        """Register; `name@version`."""
         state = read_state(self.checkpoint)
-        if known is None:
-            known = self._new_version(self._logged_model(state), state)
-        number = str(known.version)
-        reference = f"{self.name}@{number}"
-        card = model_card(reference, state, self.tags, self.description)
-        self.registry.update_model_version(self.name, number, card)
-        self.registry.set_registered_model_alias(self.name, CANDIDATE, number)
-        if CHAMPION not in _aliases(self.registry, self.name) and int(number) == 1:
-            self.registry.set_registered_model_alias(self.name, CHAMPION, number)
+        version = self._answered(self._registered_before) or self._new_version(state)
+        number, reference = str(version.version), f"{self.name}@{version.version}"
+        card = model_card(reference, state, version.tags, self.description)
+        self._answered(lambda: self.registry.update_model_version(self.name, number, card))
+        aliases = [CANDIDATE, CHAMPION] if int(number) == 1 else [CANDIDATE]
+        for alias in aliases:
+            self._set_alias(alias, number)
         versions = json.dumps([{"name": self.name, "version": number}])
-        self.registry.set_logged_model_tags(known.tags[LOGGED_MODEL_TAG], {_VERSIONS_TAG: versions})
+        model_id = version.tags[LOGGED_MODEL_TAG]
+        self._answered(lambda: self.registry.set_logged_model_tags(model_id, {_VERSIONS_TAG: versions}))
         return reference
 
+    def _answered(self, call: Callable[[], T]) -> T:
+        return answered(call, f"registering {self.name}")
+
+    def _set_alias(self, alias: str, number: str) -> None:
+        self._answered(lambda: self.registry.set_registered_model_alias(self.name, alias, number))
+
     def _registered_before(self) -> RegisteredVersion | None:
-        """The version that an earlier try made, though its answer was lost."""
+        """The version that an earlier try made, though its answer was lost or its process killed."""
         found = self.registry.search_model_versions(f"name = '{self.name}' and run_id = '{self.tracker.run_id}'")
         return next((one for one in found if one.tags.get(CHECKPOINT_TAG) == str(self.checkpoint)), None)
 
-    def _logged_model(self, state: CheckpointState) -> str:
-        """The files as an output of the run; the id."""
-        model = self.registry.create_logged_model(
-            self.tracker.experiment_id,
-            name=self.name,
-            source_run_id=self.tracker.run_id,
-            tags=dict(self.tags),
-            params=_parameters(state),
-            model_type=_MODEL_TYPE,
-        )
-        status = LoggedModelStatus.FAILED
-        try:
-            with tempfile.TemporaryDirectory(prefix="tokenmill-") as scratch:
-                folder = Path(scratch) / "model"
-                self._save(folder, Path(scratch) / "files", model.model_id)
-                self.registry.log_model_artifacts(model.model_id, str(folder))
-            status = LoggedModelStatus.READY
-        finally:
-            self.registry.finalize_logged_model(model.model_id, status)
-        self.registry.log_outputs(self.tracker.run_id, [LoggedModelOutput(model.model_id, self.step)])
-        self.registry.log_batch(self.tracker.run_id, metrics=self._scores(state, model.model_id))
-        return str(model.model_id)
+    def _new_version(self, state: CheckpointState) -> RegisteredVersion:
+        model = self._logged_model(state)
+        tags = {**self.tags, "tokenizer_sha256": state.tokenizer_sha256, LOGGED_MODEL_TAG: model.model_id}
 
-    def _save(self, folder: Path, files: Path, model_id: str) -> None:
+        def create() -> RegisteredVersion:
+            return self._registered_before() or self.registry.create_model_version(
+                self.name,
+                source=model.artifact_location,
+                run_id=self.tracker.run_id,
+                tags=tags,
+                model_id=model.model_id,
+            )
+
+        self._answered(self._create_registered_model)
+        return self._answered(create)
+
+    def _create_registered_model(self) -> None:
+        try:
+            self.registry.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _logged_model(self, state: CheckpointState) -> LoggedModel:
+        """The files as an output of the run, with its scores."""
+        run_id = self.tracker.run_id
+        model = self._answered(
+            lambda: self.registry.create_logged_model(
+                self.tracker.experiment_id,
+                name=self.name,
+                source_run_id=run_id,
+                tags=dict(self.tags),
+                params=_parameters(state),
+                model_type=_MODEL_TYPE,
+            )
+        )
+        model_id = str(model.model_id)
+        with tempfile.TemporaryDirectory(prefix="tokenmill-") as scratch:
+            folder = Path(scratch) / "model"
+            self._save(folder, Path(scratch) / "files", model_id, int(state.decoder["max_seq_len"]))
+            self._answered(lambda: self.registry.log_model_artifacts(model_id, str(folder)))
+        scores = self._scores(state, model_id)
+        self._answered(lambda: self.registry.log_outputs(run_id, [LoggedModelOutput(model_id, self.step)]))
+        self._answered(lambda: self.registry.log_batch(run_id, metrics=scores))
+        return self._answered(lambda: self.registry.finalize_logged_model(model_id, LoggedModelStatus.READY))
+
+    def _save(self, folder: Path, files: Path, model_id: str, max_seq_len: int) -> None:
+        model = Model(run_id=self.tracker.run_id, model_id=model_id)
         files.mkdir()
         copy_for_use(self.checkpoint, files)
         shutil.copyfile(self.tokenizer_file, files / TOKENIZER_FILE)
@@ -223,8 +244,11 @@ class _Registration:
             python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={"files": str(files)},
             pip_requirements=["tokenmill"],
-            mlflow_model=Model(run_id=self.tracker.run_id, model_id=model_id),
+            mlflow_model=model,
         )
+        assert model.signature is not None  # of the type hints of `predict`, which say nothing of its options
+        model.signature.params = _options(max_seq_len)
+        model.save(str(folder / MLMODEL_FILE_NAME))
 
     def _scores(self, state: CheckpointState, model_id: str) -> list[Metric]:
         """What the checkpoint says of itself, as metrics of the model, and of the run, on its corpus."""
@@ -247,25 +271,20 @@ class _Registration:
             for key, value in values.items()
         ]
 
-    def _new_version(self, model_id: str, state: CheckpointState) -> RegisteredVersion:
-        try:
-            self.registry.create_registered_model(self.name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        return self.registry.create_model_version(
-            self.name,
-            source=self.registry.get_logged_model(model_id).artifact_location,
-            run_id=self.tracker.run_id,
-            tags={**self.tags, "tokenizer_sha256": state.tokenizer_sha256, LOGGED_MODEL_TAG: model_id},
-            model_id=model_id,
-        )
-
 
 def _parameters(state: CheckpointState) -> dict[str, str]:
     """What a reader compares models by."""
     recipe = {"recipe": state.recipe.name, "network": state.recipe.model, "step": state.step}
     return {key: str(value) for key, value in (recipe | dict(state.decoder)).items()}
+
+
+def _options(max_seq_len: int) -> ParamSchema:
+    """The options of `TextGenerator.stream`: MLflow drops, with a warning, what the signature does not name."""
+    parameters = inspect.signature(TextGenerator.stream).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    defaults["max_new_tokens"] = min(defaults["max_new_tokens"], max_seq_len // 2)  # leaves room for a prompt
+    kinds = {name: DataType.double if isinstance(value, float) else DataType.long for name, value in defaults.items()}
+    return ParamSchema([ParamSpec(name, kinds[name], value) for name, value in defaults.items()])
 
 
 def _code_tags() -> dict[str, str]:
@@ -275,18 +294,9 @@ def _code_tags() -> dict[str, str]:
     return tags | ({"git_commit": commit} if commit else {})
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether the server was away: MLflow gives connection errors the status of an internal error."""
-    if isinstance(error, MlflowException):
-        return error.get_http_status_code() in TRANSIENT_STATUSES  # type: ignore[no-untyped-call]
-    if isinstance(error, RequestException):  # of an upload
-        return error.response is None or error.response.status_code in TRANSIENT_STATUSES
-    return False
-
-
 def _aliases(registry: MlflowClient, name: str) -> Mapping[str, str]:
     try:
-        aliases: dict[str, Any] = registry.get_registered_model(name).aliases
+        aliases: dict[str, str] = registry.get_registered_model(name).aliases
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-import requests  # type: ignore[import-untyped]
+import requests
 import tenacity
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -50,7 +50,8 @@ def client_at(tracking_uri: str) -> MlflowClient:
 def is_away(error: BaseException) -> bool:
     """Whether the same call can pass later: no connection, no answer in time, 429, or the server's own trouble."""
     if isinstance(error, MlflowException):
-        return error.get_http_status_code() in TRANSIENT_STATUSES
+        status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        return status in TRANSIENT_STATUSES
     if isinstance(error, requests.HTTPError) and error.response is not None:  # of an artifact
         return error.response.status_code in TRANSIENT_STATUSES
     return isinstance(error, requests.ConnectionError | requests.Timeout) or is_transient(error)

@@ -81,8 +81,8 @@ def _deliver(mlflow_client: MlflowClient, run_id: str, folder: Path, entries: Se
         log(run_id, str(path), entry["folder"] or None)
     elif kind == "dataset":
         dataset = Dataset(**entry["dataset"])
-        tags = [InputTag("mlflow.data.context", entry["context"])]
-        mlflow_client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+        context = InputTag("mlflow.data.context", entry["context"])
+        mlflow_client.log_inputs(run_id, datasets=[DatasetInput(dataset, [context])])
     elif kind == "name":
         mlflow_client.update_run(run_id, name=entry["name"])
     elif kind == "note":

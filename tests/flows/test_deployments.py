@@ -23,7 +23,7 @@ from flows.parameters import RefreshParameters
 from flows.reconcile import FLOW_NAMES
 from tasks.store import Store
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.verify, pytest.mark.timeout(300)]
 POOL = "workers"
 
 

@@ -23,7 +23,7 @@ from infra.mlflow_tracker import tracked_run
 from infra.settings import environment
 from tasks.store import Store
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.verify, pytest.mark.timeout(300)]
 NOW = ReconcileParameters(min_age_minutes=0)
 
 

@@ -40,7 +40,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
         os.utime(path, (time.time() - 30 * DAYS_S,) * 2)
     registry = client(opened)
     registry.create_registered_model("m")
-    registry.create_model_version("m", source="models:/none", tags={"corpus": "web@1", "corpus_digest": "d1"})
+    registry.create_model_version(
+        "m",
+        source=(opened.root / "mlflow" / "artifacts" / "m").as_uri(),
+        tags={"corpus": "web@1", "corpus_digest": "d1"},
+    )
     yield opened
 
 

@@ -1,4 +1,4 @@
-"""Registering, finding and promoting models: a real database, and a real server with proxied artifacts and passwords."""
+"""Registering, finding and promoting models: a real database, a real server with proxied artifacts and a password."""
 
 from __future__ import annotations
 

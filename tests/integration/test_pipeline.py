@@ -124,7 +124,12 @@ def test_mlflow_holds_a_parent_with_three_children(job: Job) -> None:
     assert [entry.step for entry in losses] == list(range(1, 9))
     assert losses[-1].value == job.result["pretrain"]["loss"]
     artifacts = {file.path for file in job.client.list_artifacts(trained.info.run_id)}
-    assert {"loss_curve.png", "tokenizer", "model", "metrics.jsonl"} <= artifacts
+    assert {"loss_curve.png", "tokenizer", "metrics.jsonl"} <= artifacts
+    outputs = job.client.get_run(trained.info.run_id).outputs
+    assert outputs is not None
+    (logged,) = outputs.model_outputs
+    version = job.client.get_model_version("docs-smoke", "1")
+    assert (version.model_id, version.run_id) == (logged.model_id, trained.info.run_id)
     tokenizer = job.client.list_artifacts(trained.info.run_id, "tokenizer")
     assert [file.path for file in tokenizer] == ["tokenizer/tokenizer.json"]
 

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+from infra.model_card import model_card
+from tasks.checkpoint import load_decoder, read_state
+from tests.infra.small_model import CORPUS_DIGEST, small_model
+
+
+def test_the_card_says_what_it_is_what_it_was_made_of_and_how_to_use_it(tmp_path: Path) -> None:
+    checkpoint = small_model(tmp_path, step=2)[0]
+    network, state = load_decoder(checkpoint)
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    tags = {"corpus": "web@3", "code_version": "e" * 64, "git_commit": "f" * 40}
+    card = model_card("web-smoke@4", state, tags, "Trained **today**.")
+    assert card.startswith("# web-smoke@4\n\nTrained **today**.\n\n## Network\n\n")
+    for line in (
+        f"- **parameters**: {num_parameters:,}",
+        "- **corpus**: web@3",
+        f"- **digest**: {CORPUS_DIGEST}",
+        f"- **tokenizer SHA-256**: {state.tokenizer_sha256}",
+        "- **tokens, repetitions included**: 2,000",
+        "- **code**: eeeeeeeeeeeeeeee, commit ffffffffffff",
+        "- **bits per byte on held-out text**: 1.5000",
+        "- **licences**: unknown: nothing of the pages' licences is looked at",
+        'model = mlflow.pyfunc.load_model("models:/web-smoke/4")',
+        '`tokenmill generate --model web-smoke@4 --prompt "The function returns"`',
+    ):
+        assert line in card.splitlines()
+    assert "Trained on 2,000 tokens" in card and "not for use with people" in card
+
+
+def test_what_is_not_known_is_said_to_be_so_and_names_are_escaped(tmp_path: Path) -> None:
+    state = read_state(small_model(tmp_path)[0]).model_copy(update={"held_out": None})
+    card = model_card("m@1", state, {"corpus": "<img src=x>[a](b)"}, "")
+    assert "- **held-out text**: not scored at this step" in card
+    assert "- **code**: not recorded" in card
+    assert "<img" not in card and "[a](b)" not in card

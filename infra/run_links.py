@@ -24,7 +24,9 @@ CARD_FILE = "corpus_card.md"
 NOTE_TAG = "mlflow.note.content"
 """MLflow's tag for the description of a run."""
 _VIEW = "?workflowType=machine_learning"
-_HEADING = "## Links\n\n"
+_HEADING, _CHILDREN = "**Links**: ", "**Children**: "
+_RULE = "\n\n---\n\n"
+"""Between the links and what stands below them."""
 
 
 def home_page(store: Store) -> str:
@@ -43,41 +45,47 @@ def model_page(store: Store, reference: str) -> str:
 
 
 def links_section(mlflow_client: MlflowClient, run_id: str) -> str:
-    """The Markdown list of what belongs to a run, as the history has it now; empty where there is nothing.
+    """What belongs to a run, as the history has it now, in one or two lines of Markdown; empty where there is nothing.
 
     Its Prefect flow run, the card of its corpus, its model, its parent, and each child with its status. Two to four
     calls to the server.
     """
     run = mlflow_client.get_run(run_id)
     tags = run.data.tags
-    lines = []
+    links = []
     if address := tags.get("prefect.flow_run_url"):
-        lines.append(f"Prefect: [flow run]({address})")
+        links.append(f"[Prefect flow run]({address})")
     if card := _card_run(mlflow_client, run):
         corpus = markdown_cell(tags["tokenmill.corpus"])
         page = _run(card.info.experiment_id, card.info.run_id, f"/artifacts/{CARD_FILE}")
-        lines.append(f"Corpus: [card of {corpus}]({page})")
+        links.append(f"[card of {corpus}]({page})")
     if model := tags.get("tokenmill.model"):
-        lines.append(f"Model: [{markdown_cell(model)}]({_model(model)})")
+        links.append(f"[model {markdown_cell(model)}]({_model(model)})")
     if parent := tags.get("mlflow.parentRunId"):
-        lines.append(f"Parent: {_link(mlflow_client.get_run(parent))}")
-    children = mlflow_client.search_runs(
+        flow = mlflow_client.get_run(parent).data.tags.get("tokenmill.flow", "run")  # unlike its name, this stays
+        links.append(f"[parent {markdown_cell(flow)}]({_run(run.info.experiment_id, parent)})")
+    found = mlflow_client.search_runs(
         [run.info.experiment_id],
         filter_string=f"tags.`mlflow.parentRunId` = '{run_id}'",
         order_by=["attributes.start_time ASC"],
     )
-    lines += [f"Child: {_link(child)}, {child.info.status.lower()}" for child in children]
-    return _HEADING + "\n".join(f"- {line}" for line in lines) if lines else ""
+    children = [
+        f"[{markdown_cell(str(child.info.run_name))}]({_run(child.info.experiment_id, child.info.run_id)})"
+        f" {child.info.status.lower()}"
+        for child in found
+    ]
+    lines = [(_HEADING, links), (_CHILDREN, children)]
+    return "\n\n".join(heading + ", ".join(entries) for heading, entries in lines if entries)
 
 
 def with_links(mlflow_client: MlflowClient, run_id: str, markdown: str) -> str:
-    """A run's description, ending in its links."""
-    own = markdown.partition(_HEADING)[0].rstrip()
-    return "\n\n".join(part for part in (own, links_section(mlflow_client, run_id)) if part)
+    """A run's description, beginning with its links: MLflow's page folds away all but the first five lines."""
+    links = links_section(mlflow_client, run_id)
+    return f"{links}{_RULE}{_own(markdown)}" if links else _own(markdown)
 
 
 def refresh_links(mlflow_client: MlflowClient, run_id: str) -> None:
-    """Bring the links of a run's description up to date; what stands above them stays.
+    """Bring the links of a run's description up to date; what stands below them stays.
 
     To be called for a run when it begins, and for its parent when it begins, is renamed, or ends.
     """
@@ -96,8 +104,11 @@ def _model(reference: str) -> str:
     return f"#/models/{quote(name, safe='')}/versions/{version}{_VIEW}"
 
 
-def _link(run: Run) -> str:
-    return f"[{markdown_cell(str(run.info.run_name))}]({_run(run.info.experiment_id, run.info.run_id)})"
+def _own(markdown: str) -> str:
+    """A description without its links."""
+    if markdown.startswith((_HEADING, _CHILDREN)):
+        return markdown.partition(_RULE)[2]
+    return markdown
 
 
 def _card_run(mlflow_client: MlflowClient, run: Run) -> Run | None:

@@ -31,6 +31,7 @@ from tasks.transient import UnavailableError
 _SERVER = "server"  # file beside the journal: the tracking URI
 _STORE = "<store>"  # stands for the store's folder in it
 _SAY_EVERY_S = 10.0
+_STOP_S = 2.0  # for a call that is under way; it ends with the process otherwise
 _WORTH_SAYING_S = 3.0  # a database that another process is writing to is away for moments
 _HELD_S = 60.0  # how long another process may take to deliver what an earlier part of the same run has left
 
@@ -116,17 +117,17 @@ class Spool:
 
     def close(self, patience_s: float, at_most_s: float = math.inf) -> None:
         """Deliver the rest as `wait` does; where that is not possible it stays, and a warning says so."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
         if not self.wait(patience_s, at_most_s):
-            self._gives_up.set()
             logger.warning(
                 "MLflow is away: the end of run %s stays in %s; the next run or `tokenmill reconcile` delivers it",
                 self.run_id,
                 self.folder,
             )
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._thread.join(1.0 if self._gives_up.is_set() else None)
+        self._gives_up.set()
+        self._thread.join(_STOP_S)
 
     def _send(self) -> None:
         """The thread: delivers until it is closed and nothing is left, or given up while the server is away."""

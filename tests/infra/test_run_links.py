@@ -56,44 +56,41 @@ def test_a_run_leads_to_all_that_belongs_to_it(history: tuple[MlflowClient, str]
     begun(history, "web@1 (no change)", flow="refresh_corpus", corpus="web@1")  # the card is the first one's
     other = begun(history, "pretrain web@1 smoke", flow="pretrain", corpus="web@1", parent=top, model="web-smoke@2")
     runs = f"#/experiments/{experiment}/runs"
-    card = f"- Corpus: [card of web@1]({runs}/{refresh}/artifacts/corpus_card.md{VIEW})"
-    parent = f"- Parent: [pipeline web]({runs}/{top}{VIEW})"
-    assert links_section(client, other).splitlines() == [
-        "## Links",
-        "",
-        card,
-        f"- Model: [web-smoke@2](#/models/web-smoke/versions/2{VIEW})",
-        parent,
-    ]
-    assert links_section(client, refresh).splitlines()[2:] == [card, parent]
+    card = f"[card of web@1]({runs}/{refresh}/artifacts/corpus_card.md{VIEW})"
+    model = f"[model web-smoke@2](#/models/web-smoke/versions/2{VIEW})"
+    parent = f"[parent pipeline]({runs}/{top}{VIEW})"
+    assert links_section(client, other) == f"**Links**: {card}, {model}, {parent}"
+    assert links_section(client, refresh) == f"**Links**: {card}, {parent}"
     client.set_terminated(refresh)
     client.set_terminated(other, "KILLED")
-    assert links_section(client, top).splitlines()[2:] == [
-        "- Prefect: [flow run](http://prefect.example/runs/flow-run/1)",
-        f"- Child: [web@1]({runs}/{refresh}{VIEW}), finished",
-        f"- Child: [pretrain web@1 smoke]({runs}/{other}{VIEW}), killed",
-    ]
+    assert links_section(client, top) == (
+        "**Links**: [Prefect flow run](http://prefect.example/runs/flow-run/1)\n\n"
+        f"**Children**: [web@1]({runs}/{refresh}{VIEW}) finished, [pretrain web@1 smoke]({runs}/{other}{VIEW}) killed"
+    )
 
 
-def test_the_links_are_renewed_and_the_text_above_them_stays(history: tuple[MlflowClient, str]) -> None:
+@pytest.mark.parametrize("tags", [{}, {"prefect": "http://prefect.example/runs/flow-run/2"}])
+def test_the_links_are_renewed_and_the_text_below_them_stays(
+    history: tuple[MlflowClient, str], tags: dict[str, str]
+) -> None:
     client, experiment = history
-    parent = begun(history, "pipeline")
-    refresh_links(client, parent)
-    assert "mlflow.note.content" not in client.get_run(parent).data.tags  # there is nothing to say yet
-    client.set_tag(parent, "mlflow.note.content", with_links(client, parent, "About *it*."))
-    assert note(history, parent) == "About *it*."
+    parent = begun(history, "pipeline", **tags)
+    links = [f"**Links**: [Prefect flow run]({address})" for address in tags.values()]
+    client.set_tag(parent, "mlflow.note.content", with_links(client, parent, "About *it*.\n\n---\n\nMore."))
+    assert note(history, parent) == "\n\n---\n\n".join([*links, "About *it*.\n\n---\n\nMore."])
     child = begun(history, "a [name](evil) <b>", parent=parent)
-    refresh_links(client, parent)
-    link = rf"- Child: [a \[name\](evil) &lt;b&gt;](#/experiments/{experiment}/runs/{child}{VIEW}), "
-    assert note(history, parent) == f"About *it*.\n\n## Links\n\n{link}running"
-    client.set_terminated(child)
-    for _ in range(2):
+    address = f"#/experiments/{experiment}/runs/{child}{VIEW}"
+    for status in ("running", "finished", "finished"):
         refresh_links(client, parent)
-        assert note(history, parent) == f"About *it*.\n\n## Links\n\n{link}finished"
+        section = "\n\n".join([*links, rf"**Children**: [a \[name\](evil) &lt;b&gt;]({address}) {status}"])
+        assert note(history, parent) == f"{section}\n\n---\n\nAbout *it*.\n\n---\n\nMore."
+        client.set_terminated(child)
     client.set_tag(parent, "mlflow.note.content", with_links(client, parent, "Other text."))
-    assert note(history, parent) == f"Other text.\n\n## Links\n\n{link}finished"
+    assert note(history, parent) == f"{section}\n\n---\n\nOther text."
 
 
 def test_a_run_alone_has_no_links(history: tuple[MlflowClient, str]) -> None:
     run = begun(history, "alone")
+    refresh_links(history[0], run)
+    assert "mlflow.note.content" not in history[0].get_run(run).data.tags
     assert links_section(history[0], run) == "" and with_links(history[0], run, "Text.") == "Text."

@@ -160,7 +160,7 @@ def test_what_mlflow_refuses_is_kept_and_fails_the_run(store: Store) -> None:
 
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 import infra.journal as journal
 from infra.mlflow_tracker import tracked_run
 from tasks.store import Store
@@ -181,6 +181,7 @@ with tracked_run(Store.open(sys.argv[1]), "killed", tags={}) as tracker:
     for step in range(100_000):
         tracker.metrics({"loss": 0.5}, step=step)
         print(step, flush=True)
+        time.sleep(0.001)  # let the sender have a turn
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,19 +70,18 @@ class Browser:
     def fill(self, title: str, text: str, group: str = "") -> None:
         self.field(title, group).locator("textarea, input").first.fill(text)
 
-    def fill_json(self, title: str, text: str, group: str = "") -> None:
-        """Replace what stands in a JSON editor."""
-        editor = self.field(title, group).locator(".cm-content")
-        editor.click()
-        self.page.keyboard.press("Control+A")
-        self.page.keyboard.insert_text(text)
+    def add_items(self, title: str, items: Sequence[str], group: str = "") -> None:
+        """Add items to a list."""
+        field = self.field(title, group)
+        for number, item in enumerate(items):
+            field.get_by_role("button", name="Add item").click()
+            field.locator("textarea").nth(number).fill(item)
 
     def choose(self, title: str, option: str, group: str = "") -> None:
         """Take an option of a field with choices."""
-        self.field(title, group).locator("button.p-select-button__control, .p-select-button").first.click()
-        self.page.get_by_role("option", name=option, exact=True).or_(
-            self.page.locator(".p-select-option", has_text=re.compile(f"^{re.escape(option)}$"))
-        ).first.click()
+        self.field(title, group).locator("button.p-select-button__control").first.focus()
+        self.page.keyboard.press("Space")
+        self.page.get_by_role("option", name=option, exact=True).click()
 
     def switch(self, title: str, group: str = "") -> None:
         """Turn a yes-or-no field."""

@@ -128,8 +128,8 @@ def test_mlflow_holds_a_parent_with_three_children(job: Job) -> None:
     outputs = job.client.get_run(trained.info.run_id).outputs
     assert outputs is not None
     (logged,) = outputs.model_outputs
-    version = job.client.get_model_version("docs-smoke", "1")
-    assert (version.model_id, version.run_id) == (logged.model_id, trained.info.run_id)
+    assert job.client.get_logged_model(logged.model_id).source_run_id == trained.info.run_id
+    assert job.client.get_model_version("docs-smoke", "1").run_id == trained.info.run_id
     tokenizer = job.client.list_artifacts(trained.info.run_id, "tokenizer")
     assert [file.path for file in tokenizer] == ["tokenizer/tokenizer.json"]
 

@@ -21,6 +21,7 @@ _ARGUMENTS = [
     "--disable-sync",
 ]
 STEP_TIMEOUT_MS = 60_000
+SETTLE_MS = 1500  # the pages poll for ever, so that none of them is ever idle
 RUN_TIMEOUT_MS = 400_000
 
 
@@ -44,12 +45,15 @@ class Browser:
         self.page = page
 
     def open(self, address: str) -> None:
-        self.page.goto(address, wait_until="networkidle")
+        self.page.goto("about:blank")  # an address that differs in its fragment only loads nothing
+        self.page.goto(address)
+        self.page.wait_for_load_state("load")
+        self.page.wait_for_timeout(SETTLE_MS)
 
     def picture(self, name: str) -> None:
         """Keep what is on the screen as .screenshots/NAME.png, once the page has settled."""
         PICTURES.mkdir(exist_ok=True)
-        self.page.wait_for_timeout(1500)
+        self.page.wait_for_timeout(SETTLE_MS)
         self.page.screenshot(path=PICTURES / f"{name}.png")
 
     def field(self, title: str, group: str = "") -> Locator:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
+from tasks.ports import ShardError
+
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """The error, and every one that it was raised from or while handling."""
@@ -38,7 +40,7 @@ def user_line(error: BaseException) -> str | None:
         return "the disk is full: free some space (or choose another --store) and run the same command again"
     if isinstance(error, ValueError | OSError):
         return " ".join(str(error).split())
-    if error.__cause__ is not None and type(error).__name__ == "ShardError":
+    if error.__cause__ is not None and isinstance(error, ShardError):
         cause = user_line(error.__cause__)
         return None if cause is None else f"{cause} ({str(error).split(':')[0]})"
     return None

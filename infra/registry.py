@@ -169,9 +169,9 @@ class _Registration:
         number, reference = str(version.version), f"{self.name}@{version.version}"
         card = model_card(reference, state, version.tags, self.description)
         self._answered(lambda: self.registry.update_model_version(self.name, number, card))
-        aliases = [CANDIDATE, CHAMPION] if int(number) == 1 else [CANDIDATE]
-        for alias in aliases:
-            self._set_alias(alias, number)
+        self._set_alias(CANDIDATE, number)
+        if int(number) == 1 and not self._answered(self._has_champion):
+            self._set_alias(CHAMPION, number)
         versions = json.dumps([{"name": self.name, "version": number}])
         model_id = version.tags[LOGGED_MODEL_TAG]
         self._answered(lambda: self.registry.set_logged_model_tags(model_id, {_VERSIONS_TAG: versions}))
@@ -182,6 +182,9 @@ class _Registration:
 
     def _set_alias(self, alias: str, number: str) -> None:
         self._answered(lambda: self.registry.set_registered_model_alias(self.name, alias, number))
+
+    def _has_champion(self) -> bool:
+        return CHAMPION in _aliases(self.registry, self.name)
 
     def _registered_before(self) -> RegisteredVersion | None:
         """The version that an earlier try made, though its answer was lost or its process killed."""
@@ -215,7 +218,8 @@ class _Registration:
         """The files as an output of the run, with its scores."""
         run_id = self.tracker.run_id
         model = self._answered(
-            lambda: self.registry.create_logged_model(
+            lambda: self._logged_before()
+            or self.registry.create_logged_model(
                 self.tracker.experiment_id,
                 name=self.name,
                 source_run_id=run_id,
@@ -230,9 +234,21 @@ class _Registration:
             self._save(folder, Path(scratch) / "files", model_id, int(state.decoder["max_seq_len"]))
             self._answered(lambda: self.registry.log_model_artifacts(model_id, str(folder)))
         scores = self._scores(state, model_id)
-        self._answered(lambda: self.registry.log_outputs(run_id, [LoggedModelOutput(model_id, self.step)]))
+        self._answered(lambda: self._log_output(model_id))
         self._answered(lambda: self.registry.log_batch(run_id, metrics=scores))
         return self._answered(lambda: self.registry.finalize_logged_model(model_id, LoggedModelStatus.READY))
+
+    def _logged_before(self) -> LoggedModel | None:
+        """The model that an earlier try made, though its answer was lost or its process killed."""
+        query = f"source_run_id = '{self.tracker.run_id}' and name = '{self.name}'"
+        found = self.registry.search_logged_models([self.tracker.experiment_id], filter_string=query)
+        return next((one for one in found if one.tags.get(CHECKPOINT_TAG) == str(self.checkpoint)), None)
+
+    def _log_output(self, model_id: str) -> None:
+        """Once: MLflow refuses it a second time."""
+        outputs = self.registry.get_run(self.tracker.run_id).outputs
+        if not any(known.model_id == model_id for known in (outputs.model_outputs if outputs else [])):
+            self.registry.log_outputs(self.tracker.run_id, [LoggedModelOutput(model_id, self.step)])
 
     def _save(self, folder: Path, files: Path, model_id: str, max_seq_len: int) -> None:
         model = Model(run_id=self.tracker.run_id, model_id=model_id)

@@ -36,7 +36,7 @@ from tasks.evaluation.bits_per_byte import (
     summed,
 )
 from tasks.generation import TextGenerator
-from tasks.markdown import markdown_cell
+from tasks.markdown import markdown_quotes
 from tasks.pack import TokenShards
 from tasks.store import Store
 from tasks.tokenization import find_tokens
@@ -121,11 +121,10 @@ def evaluate(parameters: EvaluateParameters) -> dict[str, Any] | State[dict[str,
         corpus = plan.version.tags.get("corpus", f"digest {digest[:16]}")
         tracker.dataset(corpus, digest, plan.tokens, context="evaluation")
         promotion = _promotion(parameters, plan, generator, score, tracker)
-        rows = [f"| {markdown_cell(prompt)} | {markdown_cell(text)} |" for prompt, text in samples]
-        table = "\n".join(["| prompt | continuation |", "| --- | --- |", *rows])
+        shown = markdown_quotes(samples)
         decided = f"\n\n{promotion['why']}." if promotion["why"] else ""
-        tracker.describe(f"Evaluation of **{reference}** on held-out documents of {corpus}.{decided}\n\n{table}")
-        show_markdown("samples", table, f"Samples of {reference}")
+        tracker.describe(f"Evaluation of **{reference}** on held-out documents of {corpus}.{decided}\n\n{shown}")
+        show_markdown("samples", shown, f"Samples of {reference}")
         result = {
             "model": reference,
             "mlflow_run_id": tracker.run_id,

@@ -41,9 +41,10 @@ from infra.ray_train import RESULT_FILE, MetricRow, run_training
 from infra.registry import register_model
 from tasks.atomic import write_json
 from tasks.loss_curve import loss_curve_picture
-from tasks.markdown import markdown_cell
+from tasks.markdown import markdown_cell, markdown_quotes
 from tasks.metrics_file import METRICS_FILE
 from tasks.pack import MANIFEST, SPLITS, TokenShards
+from tasks.publish import CORPUS_SIZES
 from tasks.samples import SAMPLES_FILE, read_samples
 from tasks.tokenization import TOKENIZER_FILE, tokenize
 from tasks.tokenizer import tokenizer_hash
@@ -79,12 +80,14 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any] | State[dict[str,
             except NotApproved as refusal:
                 return Cancelled(name="NotApproved", message=str(refusal))
         with plan.store.lock(plan.lock):
-            return _tracked(plan)
+            return _tracked(plan, parameters)
 
 
 def _retry_command(parameters: PretrainParameters, plan: PretrainPlan) -> str:
-    settings = "".join(f" --set {shlex.quote(setting)}" for setting in parameters.training.settings)
-    return f"tokenmill pretrain --corpus {plan.reference} --recipe {parameters.training.profile}{settings}"
+    training = parameters.training
+    words = ["tokenmill", "pretrain", "--store", str(plan.store.root), "--corpus", plan.reference]
+    words += ["--recipe", training.profile, "--model", plan.model, "--workers", str(plan.workers)]
+    return shlex.join([*words, *(word for setting in training.settings for word in ("--set", setting))])
 
 
 def _what_it_takes(plan: PretrainPlan) -> str:
@@ -96,7 +99,7 @@ def _shown(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _tracked(plan: PretrainPlan) -> dict[str, Any]:
+def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, Any]:
     """The run in MLflow, from its link to its end."""
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     tags = {"tokenmill.flow": "pretrain", RUN_DIR_TAG: str(plan.run_dir), **prefect_tags(plan.store)}
@@ -109,7 +112,13 @@ def _tracked(plan: PretrainPlan) -> dict[str, Any]:
         known = {**plan.earlier, **plan.identity, "mlflow_run_id": tracker.run_id}
         write_json(plan.run_dir / RUN_FILE, known)
         tracker.parameters({"recipe": plan.identity["recipe"], "workers": plan.workers})
-        tracker.dataset(plan.reference, plan.manifest["digest"], plan.corpus, context="training")
+        configuration = {
+            "parameters": parameters.model_dump(mode="json"),
+            "recipe": plan.recipe.model_dump(mode="json"),
+        }
+        tracker.json(configuration, "config.json")
+        sizes = {name: plan.manifest[name] for name in CORPUS_SIZES if name in plan.manifest}
+        tracker.dataset(plan.reference, plan.manifest["digest"], plan.corpus, context="training", profile=sizes)
         with training_slot(), ray_cluster() as shard_map:
             tokens = _earlier_tokens(plan) or run_as_task(
                 "tokenize", tokenize, plan.store, plan.corpus, plan.recipe, shard_map, progress
@@ -165,14 +174,6 @@ def _register(plan: PretrainPlan, tracker: MlflowTracker, job: TrainJob, result:
     for file in (curve, job.run_dir / METRICS_FILE, job.run_dir / RESULT_FILE):
         tracker.artifact(file)
     tracker.artifact(job.tokenizer_file, "tokenizer")
-    tracker.metrics(
-        {
-            "final.loss": result["loss"],
-            "final.bits_per_byte": result["bits_per_byte"],
-            "final.tokens": result["tokens"],
-        },
-        step=result["step"],
-    )
     digest = plan.manifest["digest"]
     summary = (
         f"{result['num_parameters']:,} parameters trained on {result['tokens']:,} tokens of corpus"
@@ -191,7 +192,7 @@ def _register(plan: PretrainPlan, tracker: MlflowTracker, job: TrainJob, result:
     )
     tracker.tags({"tokenmill.model": model})
     tracker.describe(f"{summary}\n\nModel version **{model}**.")
-    show_markdown("model", f"**{model}**\n\n{summary}\n\n{_sample_table(job)}", f"Model {model}")
+    show_markdown("model", f"**{model}**\n\n{summary}\n\n{_last_samples(job)}", f"Model {model}")
     return {
         "model": model,
         "corpus": plan.reference,
@@ -233,9 +234,7 @@ def _show_curve(plan: PretrainPlan, job: TrainJob) -> Path:
     return curve
 
 
-def _sample_table(job: TrainJob) -> str:
+def _last_samples(job: TrainJob) -> str:
     """The last samples of the run, escaped."""
     samples = read_samples(job.run_dir / SAMPLES_FILE)
-    last = [row for row in samples if row["step"] == samples[-1]["step"]]
-    rows = [f"| {markdown_cell(row['prompt'])} | {markdown_cell(row['text'])} |" for row in last]
-    return "\n".join(["| prompt | continuation |", "| --- | --- |", *rows])
+    return markdown_quotes((row["prompt"], row["text"]) for row in samples if row["step"] == samples[-1]["step"])

@@ -38,6 +38,7 @@ from tasks.curation import (
     read,
 )
 from tasks.estimate import estimate_refresh
+from tasks.publish import CORPUS_SIZES
 from tasks.recipes.curation import CurationRecipe, check_rules, resolve_curation_recipe
 from tasks.refresh import Refresh
 from tasks.sources import check_sources
@@ -193,7 +194,8 @@ def _record(
     tracker: MlflowTracker, result: Mapping[str, Any], path: Path, manifest: Mapping[str, Any], card: str
 ) -> None:
     """Everything about the version that both pages show at the end of a run."""
-    tracker.dataset(result["corpus"], manifest["digest"], path, context="published")
+    sizes = {name: manifest[name] for name in CORPUS_SIZES if name in manifest}
+    tracker.dataset(result["corpus"], manifest["digest"], path, context="published", profile=sizes)
     removed = {f"removed.{stage}": sum(reasons.values()) for stage, reasons in manifest["removed"].items()}
     counts = ("records_in", "documents_kept", "estimated_tokens", "new_files", "waiting_files")
     tracker.metrics({**{name: result[name] for name in counts}, **removed})

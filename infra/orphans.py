@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from infra.mlflow_tracker import EXPERIMENT, client
 from infra.settings import STORE_VARIABLE

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import aiohttp
-import botocore.exceptions  # type: ignore[import-untyped]
+import botocore.exceptions
 import fsspec
 
 _TRANSFER_BLOCK_BYTES = 5 << 20  # read ahead, and what is asked for again where a connection is cut

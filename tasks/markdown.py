@@ -44,3 +44,10 @@ def markdown_facts(facts: Mapping[str, object]) -> str:
 
 def _shown(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else markdown_cell(str(value))
+
+
+def markdown_quotes(pairs: Iterable[tuple[str, str]]) -> str:
+    """What a model made of each prompt. Quotes, because Prefect's page never wraps the cells of a table."""
+    return "\n\n".join(
+        f"**{markdown_cell(prompt)}**\n\n> {markdown_cell(text) or '(nothing)'}" for prompt, text in pairs
+    )

@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import botocore.exceptions  # type: ignore[import-untyped]
+import botocore.exceptions
 import fsspec
 from pydantic import Field, ValidationError, field_validator
 

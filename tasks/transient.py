@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import aiohttp
-import botocore.exceptions  # type: ignore[import-untyped]
+import botocore.exceptions
 import tenacity
 
 from tasks.address import explained, redacted

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.atomic import write_file
+from tasks.atomic import TEMPORARY_PREFIX
 from tasks.store import InUseError
 
 _FILE, _CONFIRMED, _FILES, _REJECTED = "journal.jsonl", "confirmed", "files", "rejected.jsonl"
@@ -50,7 +50,7 @@ class Journal:
         self._size = _whole_lines(folder / _FILE)
         os.ftruncate(self._descriptor, self._size)
         try:
-            self._confirmed = min(int((folder / _CONFIRMED).read_bytes()), self._size)
+            self._confirmed = min(int((folder / _CONFIRMED).read_bytes() or b"0"), self._size)
         except FileNotFoundError:
             self._confirmed = 0
 
@@ -92,7 +92,11 @@ class Journal:
 
     def confirm(self, line: Line) -> None:
         """The receiver has this entry, or has refused it, and all before it. Its file is not needed any more."""
-        write_file(self.folder / _CONFIRMED, str(line.end).encode())
+        temporary = self.folder / f"{TEMPORARY_PREFIX}{_CONFIRMED}"
+        temporary.write_bytes(str(line.end).encode())
+        temporary.replace(
+            self.folder / _CONFIRMED
+        )  # not flushed: a power failure costs a second delivery, if it is lost
         self._confirmed = line.end
         if staged := line.entry.get("staged"):
             shutil.rmtree((self.folder / staged).parent, ignore_errors=True)
@@ -120,6 +124,7 @@ class Journal:
             if self.is_empty:
                 (self.folder / _FILE).unlink()  # first: the rest means nothing without it
                 (self.folder / _CONFIRMED).unlink(missing_ok=True)
+                (self.folder / f"{TEMPORARY_PREFIX}{_CONFIRMED}").unlink(missing_ok=True)
                 shutil.rmtree(self.folder / _FILES, ignore_errors=True)
                 if not self.rejected_file.exists():
                     shutil.rmtree(self.folder)

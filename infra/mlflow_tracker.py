@@ -150,9 +150,10 @@ class MlflowTracker:
         self._spool.append({"kind": "status", "status": status, "at": _now_ms()})
         self._refresh_parent()
 
-    def begin(self) -> None:
-        """What every run says first, also one that goes on: that it runs, and in which environment."""
-        self._spool.append({"kind": "status", "status": "RUNNING"})
+    def begin(self, *, again: bool) -> None:
+        """What every run says first: in which environment it runs; and one that goes on, that it does."""
+        if again:  # through the spool, behind what an earlier part may have left there
+            self._spool.append({"kind": "status", "status": "RUNNING"})
         self.text(environment_lock(), "environment.txt")
         self._spool.append({"kind": "links", "run": self.run_id})
         self._refresh_parent()
@@ -212,16 +213,15 @@ def _begun(
     if lock:
         end_orphans(store, lock)
         tags = {**tags, _LOCK_TAG: lock}
-    run = _earlier(mlflow_client, resume) if resume else None
+    run = earlier = _earlier(mlflow_client, resume) if resume else None
     if run is None:
         parent = _ENCLOSING.get()
         parent_tag = {"mlflow.parentRunId": parent} if parent else {}
         experiment_id = _experiment_id(store, mlflow_client)
         run = mlflow_client.create_run(experiment_id, run_name=name, tags={**tags, **parent_tag})
-        tags = {}
     tracker = MlflowTracker(Spool(store, mlflow_client, str(run.info.run_id)), run)
-    tracker.begin()
-    if tags:
+    tracker.begin(again=earlier is not None)
+    if earlier is not None:
         tracker.tags(tags)
     return tracker
 

@@ -60,10 +60,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _enter(options: argparse.Namespace) -> Store:
     """The store, with this process made its driver; the parser has resolved what depends on the user's folder."""
-    from infra.settings import default_store, enter
-    from tasks.store import Store
+    from infra.settings import enter, open_store
 
-    store = Store.open(options.store or default_store())
+    store = open_store(options.store or "")
     enter(store)
     if options.command in _RUNS:
         if shutil.disk_usage(store.root).free < _MIN_FREE_BYTES:

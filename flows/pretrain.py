@@ -91,7 +91,9 @@ def _retry_command(parameters: PretrainParameters, plan: PretrainPlan) -> str:
 
 
 def _what_it_takes(plan: PretrainPlan) -> str:
-    rows = [f"| {markdown_cell(key)} | {markdown_cell(_shown(value))} |" for key, value in plan.estimate().items()]
+    rows = [
+        f"| {markdown_cell(key)} | {markdown_cell(_shown(value))} |" for key, value in plan.estimate().items() if value
+    ]
     return "\n".join(["| estimated | |", "| --- | ---: |", *rows])
 
 

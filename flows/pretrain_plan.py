@@ -82,6 +82,7 @@ def plan_pretrain(parameters: PretrainParameters) -> PretrainPlan:
     recipe = resolve_pretrain_recipe(parameters.training.profile, parameters.training.overrides)
     check_cluster()
     store = current_store()
+    store.check_remote()
     corpus = store.corpus(parameters.corpus)
     manifest = read_manifest(corpus)
     assert manifest is not None

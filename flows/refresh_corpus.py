@@ -55,7 +55,10 @@ def check_refresh(parameters: RefreshParameters) -> CurationRecipe:
     checked_name(parameters.name)
     recipe = resolve_curation_recipe(parameters.curation.recipe, parameters.curation.overrides)
     check_rules(recipe)
-    check_sources(sources(parameters))
+    store = current_store()
+    store.check_remote()
+    goes_on = bool(store.versions(parameters.name)) and not parameters.input.replace
+    check_sources(sources(parameters), may_be_empty=goes_on)
     check_cluster()
     return recipe
 
@@ -70,6 +73,7 @@ def dry_run_refresh(parameters: RefreshParameters, recipe: CurationRecipe) -> di
         recipe,
         profile=chosen.profile,
         replace=chosen.replace,
+        workers=parameters.execution.workers or 1,
     )
 
 

@@ -36,12 +36,7 @@ def _generate(options: argparse.Namespace, store: Store) -> int:
 
 
 def _manifests(store: Store) -> list[dict[str, Any]]:
-    from tasks.manifest import read_manifest
-
-    found = [
-        read_manifest(store.corpora / name / str(version)) for name in store.names() for version in store.versions(name)
-    ]
-    return [manifest for manifest in found if manifest is not None]
+    return [store.corpus_manifest(f"{name}@{number}") for name in store.names() for number in store.versions(name)]
 
 
 def _corpora(options: argparse.Namespace, store: Store) -> int:

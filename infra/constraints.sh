@@ -5,6 +5,6 @@ set -euo pipefail
 echo "# The pinned set, written by \`make constraints\`. Do not edit by hand."
 "$1" -m pip --disable-pip-version-check freeze --exclude-editable |
   grep -E '^[A-Za-z0-9._-]+==' |
-  grep -vE '^(tokenmill|nvidia-|cuda-|triton==|cuda)' |
+  grep -vP '^(tokenmill|nvidia-(?!ml-py)|cuda-|triton==|cuda)' |
   sed -E 's/\+[A-Za-z0-9.]+$//' |
   LC_ALL=C sort -f

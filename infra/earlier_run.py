@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from infra.mlflow_tracker import client
+from infra.tracking_client import client
 from tasks.store import Store
 
 RUN_DIR_TAG = "tokenmill.run_dir"

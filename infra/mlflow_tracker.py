@@ -22,8 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from infra.run_environment import SYSTEM_PREFIX, environment_lock, system_metrics
 from infra.settings import mlflow_artifacts, mlflow_uri
-from infra.tracking_client import RESTART_S, answered
-from infra.tracking_client import client as client  # its old place
+from infra.tracking_client import RESTART_S, answered, client
 from infra.tracking_delivery import METRICS_PER_CALL
 from infra.tracking_spool import Spool, deliver_spools
 from tasks.store import Store

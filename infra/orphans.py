@@ -24,8 +24,9 @@ from pathlib import Path
 
 import psutil
 
-from infra.mlflow_tracker import EXPERIMENT, client
+from infra.mlflow_tracker import EXPERIMENT
 from infra.settings import STORE_VARIABLE
+from infra.tracking_client import client
 from tasks.atomic import TEMPORARY_PREFIX
 from tasks.manifest import MANIFEST
 from tasks.store import InUseError, Store

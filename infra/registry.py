@@ -218,14 +218,16 @@ class _Registration:
         """The files as an output of the run, with its scores."""
         run_id = self.tracker.run_id
         model = self._answered(
-            lambda: self._logged_before()
-            or self.registry.create_logged_model(
-                self.tracker.experiment_id,
-                name=self.name,
-                source_run_id=run_id,
-                tags=dict(self.tags),
-                params=_parameters(state),
-                model_type=_MODEL_TYPE,
+            lambda: (
+                self._logged_before()
+                or self.registry.create_logged_model(
+                    self.tracker.experiment_id,
+                    name=self.name,
+                    source_run_id=run_id,
+                    tags=dict(self.tags),
+                    params=_parameters(state),
+                    model_type=_MODEL_TYPE,
+                )
             )
         )
         model_id = str(model.model_id)

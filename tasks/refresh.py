@@ -77,7 +77,8 @@ class Refresh:
         versions = store.versions(name)
         last = store.corpus_manifest(f"{name}@{versions[-1]}") if versions else None
         version = versions[-1] + 1 if versions else 1
-        collected = collect_sources(store, sources, progress, write=write)
+        watched = last is not None and not replace  # what was read before is there without its files
+        collected = collect_sources(store, sources, progress, write=write, may_be_empty=watched)
         selection = select_inputs(last_inputs(last), collected.files, version=version, profile=profile, replace=replace)
         refresh = cls(
             store, name, version, tuple(sources), collected, selection.inputs, selection.waiting_files, recipe, last

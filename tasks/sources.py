@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from fsspec.core import has_magic
@@ -19,10 +19,11 @@ from tasks.atomic import new_directory
 from tasks.manifest import code_version, fingerprint, library_versions
 from tasks.read.environment_docs import list_modules, write_environment_docs
 from tasks.read.raw_file import open_handle
-from tasks.read.source import SourceFile, list_source
+from tasks.read.source import EmptySourceError, Listing, SourceFile, list_source
 from tasks.stages import Progress, no_progress
 from tasks.store import Store
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 EMBEDDED = "environment-docs"
@@ -86,22 +87,28 @@ class Collected:
     """Pages of the embedded default that a run would write first."""
 
 
-def check_sources(sources: Sequence[str]) -> None:
-    """ValueError where one of them can't be read, before any work."""
+def check_sources(sources: Sequence[str], *, may_be_empty: bool = False) -> None:
+    """ValueError where one of them can't be read, before any work. `may_be_empty` as for `collect_sources`."""
     for where, source in _expanded(sources):
         if is_embedded(source):
             _told(where, embedded_pages, source)
         else:
-            _told(where, list_source, source)
+            _told(where, _listing, source, may_be_empty)
 
 
 def collect_sources(
-    store: Store, sources: Sequence[str], progress: Progress = no_progress, *, write: bool = True
+    store: Store,
+    sources: Sequence[str],
+    progress: Progress = no_progress,
+    *,
+    write: bool = True,
+    may_be_empty: bool = False,
 ) -> Collected:
     """The files of all sources, each once, by the first name that it is found by.
 
-    The embedded default is written to the store first, once for each set of package versions; `write=False` only says
-    how many pages that would be. Raises ValueError where a source can't be read.
+    `may_be_empty`: a folder or glob that is watched may hold nothing at the moment. The embedded default is written to
+    the store first, once for each set of package versions; `write=False` only says how many pages that would be. Raises
+    ValueError where a source can't be read.
     """
     files: dict[str, NamedFile] = {}
     ignored: Counter[str] = Counter()
@@ -117,19 +124,28 @@ def collect_sources(
                     continue
                 _write_embedded(distributions, destination, num_pages, progress)
             folder = str(destination)
-        listing = _told(where, list_source, folder)
+        listing = _told(where, _listing, folder, may_be_empty)
         ignored.update(listing.ignored)
         for file in listing.files:
             files.setdefault(file.path, NamedFile(source_name(source), file))
     return Collected(tuple(files.values()), dict(sorted(ignored.items())), unwritten_pages)
 
 
-def _told(where: str, function: Callable[[str], R], source: str) -> R:
-    """`function(source)`; its ValueError begins with `where`."""
+def _listing(source: str, may_be_empty: bool) -> Listing:
     try:
-        return function(source)
+        return list_source(source)
+    except EmptySourceError:
+        if not may_be_empty:
+            raise
+        return Listing(files=(), ignored={})
+
+
+def _told(where: str, function: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
+    """`function(...)`; its ValueError begins with `where`."""
+    try:
+        return function(*arguments, **options)
     except ValueError as error:
-        raise ValueError(f"{where}{error}") from error
+        raise type(error)(f"{where}{error}") from error
 
 
 def _expanded(sources: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ corpora/<name>/<version>/     published corpus versions, immutable
 work/<stage>/<fingerprint>/   outputs of stages, reused by fingerprint
 tokens/<corpus>-<tokens>/     tokenizer and token shards
 runs/<fingerprint>/           training runs: metrics, checkpoints
+spool/<run>/                  what runs have still to tell MLflow
 prefect/, mlflow/             the two databases, so that the history is the same from everywhere
 locks/                        who is at work on what
 

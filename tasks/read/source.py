@@ -53,6 +53,10 @@ class SourceFile(Configuration):
     )
 
 
+class EmptySourceError(ValueError):
+    """A folder or glob that is there, and holds nothing that we read: a new crawl may arrive in it."""
+
+
 class Listing(Configuration):
     """The files of a source, and how many others it holds, by suffix."""
 
@@ -99,7 +103,8 @@ def list_source(source: str) -> Listing:
         )
     if not files:
         found = f"{sum(ignored.values())} files with other suffixes" if ignored else "no files"
-        raise ValueError(f"source {redacted(source)!r} holds {found}: it needs at least one of {', '.join(SUFFIXES)}")
+        wanted = ", ".join(SUFFIXES)
+        raise EmptySourceError(f"source {redacted(source)!r} holds {found}: it needs at least one of {wanted}")
     return Listing(files=tuple(files), ignored=dict(ignored))
 
 

@@ -13,8 +13,9 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows.evaluate import check_evaluate, dry_run_evaluate, evaluate
 from flows.parameters import EvaluateParameters
-from infra.mlflow_tracker import client, tracked_run
+from infra.mlflow_tracker import tracked_run
 from infra.registry import champion, register_model
+from infra.tracking_client import client
 from tasks.pack import tokenize_bucket, write_token_manifest
 from tasks.recipes.pretraining import PretrainRecipe
 from tasks.store import Store

@@ -18,9 +18,9 @@ from prefect.testing.utilities import prefect_test_harness
 import flows.reconcile as module
 from flows.parameters import ReconcileParameters
 from flows.reconcile import reconcile
-from infra.mlflow_tracker import client as mlflow_client_of
 from infra.mlflow_tracker import tracked_run
 from infra.settings import environment
+from infra.tracking_client import client as mlflow_client_of
 from tasks.store import Store
 
 pytestmark = [pytest.mark.verify, pytest.mark.timeout(300)]

@@ -11,8 +11,8 @@ import pytest
 
 import infra.garbage as module
 from infra.garbage import collect_garbage
-from infra.mlflow_tracker import client
 from infra.settings import environment
+from infra.tracking_client import client
 from tasks.atomic import write_json
 from tasks.manifest import SCHEMA_VERSION, read_manifest
 from tasks.store import Store

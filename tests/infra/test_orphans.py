@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.mlflow_tracker import EXPERIMENT, client
+from infra.mlflow_tracker import EXPERIMENT
 from infra.orphans import (
     Action,
     close_tracked_runs,
@@ -25,6 +25,7 @@ from infra.orphans import (
     unfinished_stages,
 )
 from infra.settings import environment
+from infra.tracking_client import client
 from tasks.atomic import locked
 from tasks.store import Store
 

@@ -18,8 +18,9 @@ from typing import Any
 import mlflow
 import pytest
 
-from infra.mlflow_tracker import client, tracked_run
+from infra.mlflow_tracker import tracked_run
 from infra.registry import ModelReference, champion, find_model, model_references, move_champion, register_model
+from infra.tracking_client import client
 from tasks.generation import TextGenerator
 from tasks.store import Store
 from tests.infra.small_model import CORPUS_DIGEST, small_model

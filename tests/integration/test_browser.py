@@ -120,6 +120,7 @@ def test_refresh_and_training_from_the_form_to_mlflow_and_back(page: Browser, up
     with tracking.page.context.expect_page() as returned:
         back.click(modifiers=["Control"])
     expect(Browser(returned.value).page.get_by_text("pretrain crawl smoke").first).to_be_visible()
+    Browser(returned.value).tab("Artifacts")
     Browser(returned.value).picture("11-back-in-prefect")
 
     tracking.open(f"{up.mlflow}/#/models/crawl-smoke/versions/1?workflowType=machine_learning")
@@ -209,7 +210,7 @@ def test_a_training_is_cancelled_and_leaves_a_checkpoint(page: Browser, up: Serv
     page.tab("Artifacts")
     page.picture("18-training-progress")
     page.press("Cancel")
-    page.page.get_by_role("dialog").get_by_role("button", name=re.compile("Cancel")).first.click()
+    page.page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
     page.state("Cancelled")
     page.picture("19-cancelled")
     run = up.tracked(training)

@@ -228,6 +228,17 @@ def test_nothing_new_is_no_change(watched: Path, tmp_path: Path) -> None:
     assert Refresh.plan(store, "small", [str(watched)], small_recipe()).is_published  # and needs neither any more
 
 
+def test_a_watched_folder_may_be_empty_once_it_has_been_read(watched: Path, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    (watched / "one.warc.gz").unlink()
+    assert Refresh.plan(store, "small", [str(watched), str(watched / "*.gz")], small_recipe()).is_published
+    for name, replace in (("small", True), ("other", False)):  # from nothing there is nothing to make
+        with pytest.raises(ValueError, match="holds no files"):
+            Refresh.plan(store, name, [str(watched)], small_recipe(), replace=replace)
+    with pytest.raises(ValueError, match="does not exist"):
+        Refresh.plan(store, "small", [str(watched / "nowhere")], small_recipe())
+
+
 def test_a_file_without_records_can_go(watched: Path, tmp_path: Path) -> None:
     (watched / "empty.jsonl").touch()
     refresh_in_process(tmp_path / "store", watched)

@@ -12,6 +12,8 @@ from pydantic import Field
 
 TIMEOUT_S = 24 * 60 * 60
 """A day: the form of a run that a schedule or an event started is seen on the next working morning."""
+NOT_APPROVED = "NotApproved"
+"""Name of the state in which a run ends that was not approved."""
 _POLL_S = 2
 
 

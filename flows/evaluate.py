@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from flows.stages import (
     show_table,
 )
 from infra.mlflow_tracker import MlflowTracker, tracked_run
-from infra.registry import ModelVersion, champion, find_model, move_champion
+from infra.registry import LOGGED_MODEL_TAG, ModelVersion, champion, find_model, move_champion
 from infra.settings import current_store
 from tasks.checkpoint import read_state
 from tasks.evaluation.bits_per_byte import (
@@ -104,9 +105,12 @@ def evaluate(parameters: EvaluateParameters) -> dict[str, Any] | State[dict[str,
         return estimate
     reference = plan.version.reference
     tags = {"tokenmill.flow": "evaluate", "tokenmill.model": reference, **prefect_tags(plan.store)}
-    with flow_scope(plan.store), tracked_run(plan.store, plan.name, tags=tags) as tracker:
+    retry = shlex.join(["tokenmill", "evaluate", "--store", str(plan.store.root), "--model", parameters.model])
+    with flow_scope(plan.store, retry=retry), tracked_run(plan.store, plan.name, tags=tags) as tracker:
         link_tracking(plan.store, tracker.experiment_id, tracker.run_id)
-        tracker.parameters(parameters.model_dump(mode="json"))
+        configuration = parameters.model_dump(mode="json")
+        tracker.parameters(configuration)
+        tracker.json(configuration, "config.json")
         generator = run_as_task("load", TextGenerator.load, plan.version.folder, plan.version.tokenizer_file)
         score = run_as_task("bits_per_byte", _score, generator, plan)
         samples = run_as_task("samples", _samples, generator, parameters.scoring.prompts)
@@ -116,10 +120,13 @@ def evaluate(parameters: EvaluateParameters) -> dict[str, Any] | State[dict[str,
             "held_out_documents": score.num_documents,
             "held_out_bytes": score.num_bytes,
         }
-        tracker.metrics(scores)
         digest = generator.state.corpus_digest
         corpus = plan.version.tags.get("corpus", f"digest {digest[:16]}")
         tracker.dataset(corpus, digest, plan.tokens, context="evaluation")
+        if model_id := plan.version.tags.get(LOGGED_MODEL_TAG):
+            tracker.scores(model_id, scores, corpus, digest)
+        else:  # a checkpoint's folder
+            tracker.metrics(scores)
         promotion = _promotion(parameters, plan, generator, score, tracker)
         shown = markdown_quotes(samples)
         decided = f"\n\n{promotion['why']}." if promotion["why"] else ""

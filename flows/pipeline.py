@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
-from flows.approvals import check_approvable
+from flows.approvals import NOT_APPROVED, check_approvable
 from flows.command_line import pipeline_command
 from flows.evaluate import evaluate
 from flows.parameters import EvaluateParameters, PipelineParameters, PretrainParameters, RefreshParameters
@@ -93,9 +93,14 @@ def pipeline(parameters: PipelineParameters) -> dict[str, Any] | State[dict[str,
         tracker.json(configuration, "config.json")
         refreshed = refresh_corpus(_refresh_parameters(parameters))
         tracker.rename(f"{refreshed['corpus']} {recipe.model} {datetime.now(UTC):%Y-%m-%d}")
-        trained = pretrain(
-            PretrainParameters(corpus=refreshed["corpus"], training=parameters.training, consent=parameters.consent)
+        training = PretrainParameters(
+            corpus=refreshed["corpus"], training=parameters.training, consent=parameters.consent
         )
+        ended = pretrain(training, return_state=True)
+        if ended.name == NOT_APPROVED:
+            tracker.describe(f"Corpus **{refreshed['corpus']}**; its training was not approved.")
+            return Cancelled(name=NOT_APPROVED, message=f"{refreshed['corpus']} is published; {ended.message}")
+        trained = ended.result()
         result = {"refresh": refreshed, "pretrain": trained, "evaluate": None, "mlflow_run_id": tracker.run_id}
         tracker.metrics({"documents_kept": refreshed["documents_kept"]})
         if not trained.get("trained", True):

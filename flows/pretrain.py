@@ -11,7 +11,7 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Cancelled, Completed
 
-from flows.approvals import NotApproved, ask
+from flows.approvals import NOT_APPROVED, NotApproved, ask
 from flows.console import console
 from flows.parameters import PretrainParameters
 from flows.pretrain_plan import (
@@ -78,7 +78,7 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any] | State[dict[str,
             try:
                 ask(f"Train {plan.model} on {plan.reference}?", _what_it_takes(plan))
             except NotApproved as refusal:
-                return Cancelled(name="NotApproved", message=str(refusal))
+                return Cancelled(name=NOT_APPROVED, message=str(refusal))
         with plan.store.lock(plan.lock):
             return _tracked(plan, parameters)
 

@@ -97,6 +97,12 @@ class MlflowTracker:
             for key in values:
                 self._note_step(key, step)
 
+    def scores(self, model_id: str, values: Mapping[str, float], corpus: str, digest: str) -> None:
+        """Metrics of a registered model on a corpus: of this run, whose input the model becomes, and of the model."""
+        plain = {key: float(value) for key, value in values.items()}
+        entry = {"kind": "scores", "model": model_id, "at": _now_ms(), "values": plain}
+        self._spool.append({**entry, "corpus": corpus, "digest": digest[:36]})
+
     def last_step(self, metric: str) -> int:
         """The last step that this run has of `metric`, here or at the server; -1 where it has none."""
         return self._last_steps.get(metric, -1)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from infra.journal import Journal, Line
@@ -69,6 +69,8 @@ def _deliver(mlflow_client: MlflowClient, run_id: str, folder: Path, entries: Se
     kind = entry["kind"]
     if kind == "metrics":
         _metrics(mlflow_client, run_id, entries)
+    elif kind == "scores":
+        _scores(mlflow_client, run_id, entry)
     elif kind == "params":
         _params(mlflow_client, run_id, entry["values"])
     elif kind == "tags":
@@ -109,6 +111,15 @@ def _metrics(mlflow_client: MlflowClient, run_id: str, entries: Sequence[Mapping
     ]
     for start in range(0, len(metrics), METRICS_PER_CALL):
         mlflow_client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+
+
+def _scores(mlflow_client: MlflowClient, run_id: str, entry: Mapping[str, Any]) -> None:
+    inputs = mlflow_client.get_run(run_id).inputs
+    if not any(known.model_id == entry["model"] for known in (inputs.model_inputs if inputs else [])):  # once only
+        mlflow_client.log_inputs(run_id, models=[LoggedModelInput(entry["model"])])
+    on = {"model_id": entry["model"], "dataset_name": entry["corpus"], "dataset_digest": entry["digest"]}
+    metrics = [Metric(key, value, entry["at"], 0, run_id=run_id, **on) for key, value in entry["values"].items()]
+    mlflow_client.log_batch(run_id, metrics=metrics)
 
 
 def _params(mlflow_client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:

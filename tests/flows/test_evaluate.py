@@ -110,6 +110,9 @@ def test_the_better_one_takes_the_place_and_keeps_it(store: Store) -> None:
     metrics = run.data.metrics
     assert metrics["bits_per_byte"] < metrics["champion.bits_per_byte"]
     assert run.data.tags["tokenmill.promotion"] == "moved"
+    (scored,) = run.inputs.model_inputs
+    on_its_page = {metric.key: metric.value for metric in client(store).get_logged_model(scored.model_id).metrics}
+    assert on_its_page["bits_per_byte"] == metrics["bits_per_byte"]
 
     same = evaluate(parameters("web-smoke@2", "if_better"))["promotion"]
     assert not same["moved"] and same["why"] == "web-smoke@2 is the champion already"

@@ -125,7 +125,9 @@ def mlflow(stack: Topology, *, credentials: bool = True) -> Client:
 
 
 class WorkOfNodes(threading.Thread):
-    """Watches which of Ray's nodes had a worker on a task of ours: a busy worker is called `ray::<task>`."""
+    """Watches which of Ray's nodes had a worker on a task of ours: a busy worker is called `ray::<task>`.
+
+    Ray's own agents are called likewise."""
 
     def __init__(self, stack: Topology) -> None:
         super().__init__(daemon=True)
@@ -137,7 +139,7 @@ class WorkOfNodes(threading.Thread):
         while not self._done.wait(0.1):
             for pid, command in alive(self._store).items():
                 title = command.strip()
-                if title.startswith("ray::") and not title.startswith("ray::IDLE"):
+                if title.startswith("ray::") and not title.startswith("ray::IDLE") and "Agent" not in title:
                     with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
                         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
                         self.tasks[int(stat.rpartition(")")[2].split()[1])].add(title.removeprefix("ray::"))

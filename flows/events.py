@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from prefect.events import emit_event
 
+from tasks.atomic import write_json
+from tasks.store import Store
+
 CORPUS_PUBLISHED = "tokenmill.corpus.published"
 CORPUS_RESOURCE = "tokenmill.corpus"
 
 
-def corpus_published(result: Mapping[str, Any]) -> None:
-    """Emit `tokenmill.corpus.published` for the result of a refresh that has published a new version.
+_ANNOUNCED = "announced.json"
 
-    The version is named as name@version: a training that starts later trains on this one and not on the latest.
+
+def corpus_published(store: Store, result: Mapping[str, Any]) -> None:
+    """Emit `tokenmill.corpus.published` for the result of a refresh, unless it was emitted for this version before.
+
+    So a version whose refresh was killed after it was published is announced by the next refresh, which finds no
+    change. The version is named as name@version: a training that starts later trains on this one and not on the latest.
     """
     name, _, version = result["corpus"].partition("@")
-    emit_event(
+    announced = store.corpora / name / _ANNOUNCED
+    if announced.is_file() and json.loads(announced.read_bytes())["version"] >= int(version):
+        return
+    emitted = emit_event(
         event=CORPUS_PUBLISHED,
         resource={
             "prefect.resource.id": f"{CORPUS_RESOURCE}.{name}",
@@ -32,3 +43,5 @@ def corpus_published(result: Mapping[str, Any]) -> None:
             "new_estimated_tokens": result["new_estimated_tokens"],
         },
     )
+    if emitted is not None:  # else Prefect has logged why
+        write_json(announced, {"version": int(version)})

@@ -108,9 +108,9 @@ def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any] | State[dict
             progress=progress,
         )
         result = _refresh(store, refresh, parameters)
+        corpus_published(store, result)
     if not result["changed"]:
         return Completed(message=f"no change: {result['corpus']}", data=result)
-    corpus_published(result)
     return Completed(message=f"{result['corpus']}: {result['documents_kept']:,} documents", data=result)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ def _path(text: str) -> Path | None:
     return Path(text) if text else None
 
 
-_SHARED = ""
-"""In place of a lock's name: what only an idle store may lose."""
+_IDLE = ""
+"""In place of a lock's name: that no flow is at work."""
 
 
 def _take_locks(store: Store, held: ExitStack, plan: Plan) -> dict[str, str]:
@@ -79,7 +80,7 @@ def _take_locks(store: Store, held: ExitStack, plan: Plan) -> dict[str, str]:
         except InUseError as error:
             busy[name] = str(error)
     if why := _flow_at_work(store):
-        busy[_SHARED] = why
+        busy[_IDLE] = why
     return busy
 
 
@@ -87,7 +88,7 @@ def _with_locks_seen(store: Store, plan: Plan) -> Plan:
     names = {decision.lock for decision in plan.removed if decision.lock}
     busy = {name: f"{name!r} is held by a run" for name in names if store.is_locked(name)}
     if why := _flow_at_work(store):
-        busy[_SHARED] = why
+        busy[_IDLE] = why
     return Plan([_kept_where_busy(decision, busy) for decision in plan.decisions])
 
 
@@ -99,9 +100,11 @@ def _flow_at_work(store: Store) -> str:
 
 
 def _kept_where_busy(decision: Decision, busy: dict[str, str]) -> Decision:
-    if decision.keep or decision.lock not in busy:
+    needed = [decision.lock] if decision.lock else []
+    why = next((busy[name] for name in [*needed, *([_IDLE] if decision.only_idle else [])] if name in busy), None)
+    if decision.keep or why is None:
         return decision
-    return Decision(decision.path, True, f"would go ({decision.why}), but {busy[decision.lock]}", decision.lock)
+    return replace(decision, keep=True, why=f"would go ({decision.why}), but {why}")
 
 
 def _report(plan: Plan, *, dry_run: bool) -> dict[str, Any]:

@@ -69,7 +69,8 @@ class Decision:
     path: Path
     keep: bool
     why: str
-    lock: str = ""  # of the store, that must be held to remove it; "" for what only an idle store may lose
+    lock: str = ""  # of the store, that must be held to remove it
+    only_idle: bool = True  # flows may be reading it, whatever locks they hold: it goes only while none is at work
 
 
 @dataclass
@@ -134,11 +135,13 @@ class _Planner:
         self._sources()
         return self._plan
 
-    def _decide(self, path: Path, needed: str | None, otherwise: str, lock: str = "") -> bool:
+    def _decide(
+        self, path: Path, needed: str | None, otherwise: str, lock: str = "", *, only_idle: bool = True
+    ) -> bool:
         """Keep `path` where it is `needed` or young, else let it go because of `otherwise`; whether it is kept."""
         if needed is None and (age_s := self._now - _changed(path)) < self._policy.min_age_s:
             needed = f"{age_s / 86400:.1f} days old, less than {self._policy.min_age_s / 86400:g}"
-        self._plan.decisions.append(Decision(path, needed is not None, needed or otherwise, lock))
+        self._plan.decisions.append(Decision(path, needed is not None, needed or otherwise, lock, only_idle))
         return needed is not None
 
     # corpus versions
@@ -207,14 +210,14 @@ class _Planner:
                 named = {m.checkpoint.name: f"{m.name} names it" for m in models if m.checkpoint is not None}
                 self._checkpoints(run, named, lock)
             elif _registered(run):
-                self._decide(run, None, "its model is no longer in the registry", lock)
+                self._decide(run, None, "its model is no longer in the registry", lock, only_idle=False)
             else:
-                self._decide(run, None, "it has no good checkpoint to go on from", lock)
+                self._decide(run, None, "it has no good checkpoint to go on from", lock, only_idle=False)
 
     def _checkpoints(self, run: Path, needed: Mapping[str, str], lock: str) -> None:
         """A kept run: its records are small and stay, of its checkpoints those that are needed."""
         for folder in _folders(run / CHECKPOINTS):
-            self._decide(folder, needed.get(folder.name), "nothing names this checkpoint", lock)
+            self._decide(folder, needed.get(folder.name), "nothing names this checkpoint", lock, only_idle=False)
 
     # token shards
 

@@ -33,7 +33,7 @@ from flows.stages import (
     show_markdown,
     show_table,
 )
-from flows.training_slot import training_slot
+from flows.training_slot import training_slot, turn_of
 from infra.earlier_run import RUN_DIR_TAG
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.ray_map import ray_cluster
@@ -79,8 +79,8 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any] | State[dict[str,
                 ask(f"Train {plan.model} on {plan.reference}?", _what_it_takes(plan))
             except NotApproved as refusal:
                 return Cancelled(name=NOT_APPROVED, message=str(refusal))
-        with plan.store.lock(plan.lock):
-            return _tracked(plan, parameters)
+        with turn_of(plan.store, plan.lock):
+            return _tracked(plan.seen_again(), parameters)
 
 
 def _retry_command(parameters: PretrainParameters, plan: PretrainPlan) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,10 @@ class PretrainPlan:
         """What the run takes (`tasks.estimate`)."""
         assert self.estimated_tokens >= 0
         return estimate_pretrain(self.recipe, self.manifest, self.workers, store=self.store)
+
+    def seen_again(self) -> PretrainPlan:
+        """With what its folder holds by now: while this run waited, another may have done the same training."""
+        return replace(self, earlier=_run_file(self.run_dir))
 
     @property
     def identity(self) -> dict[str, Any]:

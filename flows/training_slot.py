@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -39,7 +39,7 @@ from prefect.states import Running
 from flows.console import console
 from infra.settings import current_store, served_addresses
 from tasks.atomic import locked, write_json
-from tasks.store import Store
+from tasks.store import InUseError, Store
 
 LIMIT = "training"
 WAITING_STATE, TRAINING_STATE = "AwaitingTraining", "Training"
@@ -88,6 +88,32 @@ def training_slot() -> Iterator[None]:
             slot.show(Running())
         finally:
             slot.leave()
+
+
+@contextmanager
+def turn_of(store: Store, lock: str) -> Iterator[None]:
+    """Hold `lock`, the one of a training run; waits, and says so, while another flow does the very same training."""
+    with ExitStack() as held:
+        shown = False
+        while True:
+            try:
+                held.enter_context(store.lock(lock))
+                break
+            except InUseError as error:
+                if not shown:
+                    shown = True
+                    _show_waiting_for(f"another run does the same training: waits for it ({error})")
+                time.sleep(_POLL_S)
+        yield
+
+
+def _show_waiting_for(message: str) -> None:
+    context = FlowRunContext.get()
+    assert context is not None and context.flow_run is not None, "a training is a flow run"
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(context.flow_run.id, Running(name=WAITING_STATE, message=message))
+    get_run_logger().info(message)
+    console.say(message)
 
 
 def places(store: Store) -> tuple[list[Place], list[Place]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows import stages
 from flows.progress import progress
 from flows.stages import flow_run_id, flow_scope, one_line_failures, run_as_task
+from flows.training_slot import WAITING_STATE, turn_of
 from tasks.document import ShardReport
 from tasks.ports import ShardError, WorkerLostError
 from tasks.stages import StageOutput
@@ -217,3 +221,30 @@ def test_a_living_run_holds_its_lock_and_shows_its_progress(store: Store) -> Non
     _, _, artifacts = recorded(seen[0])
     assert json.loads(str(artifacts["progress-extract"].data)) == 100.0
     assert str(artifacts["progress-extract"].description).startswith("3 of 3 shards")
+
+
+def test_the_same_training_waits_for_its_turn_and_says_so(store: Store) -> None:
+    seen: dict[str, Any] = {}
+    turn = ExitStack()
+    turn.enter_context(store.lock("run-abc"))  # another flow has begun it
+
+    def state() -> Any:
+        return recorded(seen["run"])[0].state
+
+    def let_go_once_it_is_seen_waiting() -> None:
+        while "run" not in seen or state().name != WAITING_STATE:
+            time.sleep(0.2)
+        seen["waiting"] = state().message
+        turn.close()
+
+    @flow(name="train")
+    def train() -> str:
+        seen["run"] = flow_run_id()
+        with turn_of(store, "run-abc"):
+            return "my turn"
+
+    watcher = threading.Thread(target=let_go_once_it_is_seen_waiting)
+    watcher.start()
+    assert train() == "my turn"
+    watcher.join()
+    assert "another run does the same training" in seen["waiting"]

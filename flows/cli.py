@@ -25,6 +25,7 @@ _INTERRUPTED = "interrupted; run the same command again to go on from where it s
 _RUNS = frozenset({"refresh", "pretrain", "evaluate", "pipeline", "reconcile"})  # they start servers, and most Ray
 _SUPERVISED_VARIABLE = "TOKENMILL_SUPERVISED"
 _MIN_FREE_BYTES = 64 << 20  # the two histories of a new store take 10 MB; Prefect's server tries for 2 minutes
+_STOPPED = frozenset({"TerminationSignal", "CancelledRun"})  # Prefect's own names, which are not imported for this
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = _run(options)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":  # Prefect's own name
+        if isinstance(error, KeyboardInterrupt) or type(error).__name__ in _STOPPED:
             if not os.environ.get(_SUPERVISED_VARIABLE):
                 _complain(_INTERRUPTED)
             sys.exit(130)
@@ -97,7 +98,7 @@ def _supervise(arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     code = process.wait()
-    if stopped and code != 0:
+    if code == 130 or (stopped and code != 0):
         _complain(_INTERRUPTED)
         return 130
     return code

@@ -121,6 +121,8 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
         tracker.json(configuration, "config.json")
         sizes = {name: plan.manifest[name] for name in CORPUS_SIZES if name in plan.manifest}
         tracker.dataset(plan.reference, plan.manifest["digest"], plan.corpus, context="training", profile=sizes)
+        if not plan.corpus.is_dir():  # it is in the store's remote
+            run_as_task("fetch", plan.store.fetch, plan.corpus)
         with training_slot(), ray_cluster() as shard_map:
             tokens = _earlier_tokens(plan) or run_as_task(
                 "tokenize", tokenize, plan.store, plan.corpus, plan.recipe, shard_map, progress

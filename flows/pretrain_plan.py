@@ -16,7 +16,7 @@ from infra.registry import model_references
 from infra.settings import current_store
 from tasks.checkpoint import latest_checkpoint
 from tasks.estimate import estimate_pretrain
-from tasks.manifest import code_version, fingerprint, library_versions, read_manifest
+from tasks.manifest import code_version, fingerprint, library_versions
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe, resume_differences
 from tasks.store import Store, checked_name
 from tasks.train_loop import CHECKPOINTS
@@ -87,9 +87,8 @@ def plan_pretrain(parameters: PretrainParameters) -> PretrainPlan:
     check_cluster()
     store = current_store()
     store.check_remote()
-    corpus = store.corpus(parameters.corpus)
-    manifest = read_manifest(corpus)
-    assert manifest is not None
+    corpus = store.version_folder(parameters.corpus)
+    manifest = store.corpus_manifest(parameters.corpus)
     reference = f"{manifest['name']}@{manifest['version']}"
     if manifest["documents_kept"] < 2:
         raise ValueError(

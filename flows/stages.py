@@ -15,8 +15,10 @@ from prefect import State, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
-from prefect.states import Completed, Failed
+from prefect.exceptions import CancelledRun, TerminationSignal
+from prefect.states import Cancelled, Completed, Failed
 
+from flows.cancellation import cancelled_from_the_page
 from flows.failure import show_failure
 from flows.progress import progress
 from flows.user_error import user_line
@@ -91,6 +93,8 @@ def one_line_failures(function: Callable[P, R | State[R]]) -> Callable[P, R]:
     def run(*arguments: P.args, **options: P.kwargs) -> R:
         try:
             return cast(R, function(*arguments, **options))  # Prefect gives the caller of the flow a state's data
+        except (KeyboardInterrupt, TerminationSignal, CancelledRun):  # Prefect would call it a crash
+            return cast(R, Cancelled(message="stopped: start it again to go on from what is finished"))
         except Exception as error:
             line = user_line(error)
             if line is None:
@@ -111,10 +115,12 @@ def flow_scope(store: Store, *, retry: str = "") -> Iterator[None]:
     While a run's lock is held the run is alive: `reconcile` ends those whose lock is free. `retry` is the command that
     goes on after a failure.
     """
-    with store.lock(f"flow-{flow_run_id()}"), progress.shown_in_flow_run():
+    with store.lock(f"flow-{flow_run_id()}"), progress.shown_in_flow_run(), cancelled_from_the_page():
         token = _STAGE.set("")
         try:
             yield
+        except CancelledRun:  # a part of this run was stopped
+            raise
         except Exception as error:
             show_failure(error, _STAGE.get(), retry)
             raise

@@ -77,6 +77,8 @@ class Refresh:
         versions = store.versions(name)
         last = store.corpus_manifest(f"{name}@{versions[-1]}") if versions else None
         version = versions[-1] + 1 if versions else 1
+        if write and versions and (latest := store.corpora / name / str(versions[-1])).is_dir():
+            store.upload(latest)  # what was not sent: no other machine may give its number to something else
         watched = last is not None and not replace  # what was read before is there without its files
         collected = collect_sources(store, sources, progress, write=write, may_be_empty=watched)
         selection = select_inputs(last_inputs(last), collected.files, version=version, profile=profile, replace=replace)

@@ -136,13 +136,13 @@ class Store:
 
         ValueError where there is none.
         """
-        folder = self._version_folder(reference)
+        folder = self.version_folder(reference)
         self.fetch(folder)
         return folder
 
     def corpus_manifest(self, reference: str) -> dict[str, Any]:
         """The manifest of `name` or `name@version`; of a version in the remote without fetching it. ValueError."""
-        folder = self._version_folder(reference)
+        folder = self.version_folder(reference)
         manifest = read_manifest(folder)
         if manifest is None:
             content = self.remote_manifest(folder)
@@ -150,7 +150,8 @@ class Store:
             manifest = json.loads(content)
         return manifest
 
-    def _version_folder(self, reference: str) -> Path:
+    def version_folder(self, reference: str) -> Path:
+        """Where `name` or `name@version` lies or will lie when it is fetched. ValueError where there is none."""
         name, _, version = reference.partition("@")
         versions = self.versions(checked_name(name))
         if not versions:

@@ -264,6 +264,7 @@ def test_flows_have_the_environment_that_the_command_line_gives_them(tmp_path: P
         *("RAY_AUTH_TOKEN", "PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"),
         *("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"),
         *("PREFECT_LOGGING_SERVER_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"),
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE",  # of the servers, which keep the leases in Redis here
     }
     wanted = environment(Store.open(tmp_path / "store"))
     given = SERVICES["worker"]["environment"]

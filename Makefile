@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STORE ?= store
 SOURCE ?= environment-docs
 PAGES ?=
+PREFECT_PORT ?= 4200
+MLFLOW_PORT ?= 5000
 # cpu: torch's CPU build where the installer is offered one; cuda: what the registry has (several GB).
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 
@@ -39,8 +41,8 @@ check: setup  ## lint, types, import contract
 bench: setup  ## speed as ratios against the reference libraries, in one run
 	$(BIN)/python -m tests.benchmarks
 
-up: setup  ## Prefect and MLflow on this store's history, on loopback addresses, until Ctrl-C
-	$(BIN)/tokenmill up --store "$(STORE)"
+up: setup  ## Prefect and MLflow on this store's history, on loopback addresses, until Ctrl-C (STORE, PREFECT_PORT, MLFLOW_PORT)
+	$(BIN)/tokenmill up --store "$(STORE)" --prefect-port "$(PREFECT_PORT)" --mlflow-port "$(MLFLOW_PORT)"
 
 constraints: setup  ## write constraints.txt from what is installed, after changing a dependency
 	infra/constraints.sh "$(BIN)/python" > constraints.tmp && mv constraints.tmp constraints.txt

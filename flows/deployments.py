@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from prefect import Flow, get_client
@@ -62,7 +62,8 @@ from infra.settings import current_store
 
 _MAX_RUNS = 6
 """Flow runs at once: each is a process of some 400 MB, and most of them wait, for an approval or the training slot.
-`reconcile` must still find a place beside them."""
+`reconcile` has a runner to itself, and so a place however many wait."""
+_UPKEEP = "upkeep"
 
 logger = logging.getLogger("prefect.tokenmill")
 
@@ -74,9 +75,16 @@ class _Runner(Runner):
     ever.
     """
 
+    _serving: ClassVar[list[_Runner]] = []  # each sets the handler of the one process that they share
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._serving.append(self)
+
     def handle_sigterm(self, *_: Any) -> None:
-        assert self._loop is not None
-        asyncio.run_coroutine_threadsafe(self.astop(), self._loop)
+        for runner in self._serving:
+            assert runner._loop is not None
+            asyncio.run_coroutine_threadsafe(runner.astop(), runner._loop)
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ OFFERS: Sequence[Offer] = (
         "reconcile",
         "Every ten minutes: ends what killed runs have left open, and says what it did. Touches nothing alive.",
         {"parameters": ReconcileParameters()},
-        "upkeep",
+        _UPKEEP,
         Cron("*/10 * * * *", timezone="UTC"),
     ),
 )
@@ -206,10 +214,12 @@ def deployment(offer: Offer, known: DeploymentResponse | None, *, pool: str = ""
     return made
 
 
-def register(client: SyncPrefectClient, runner: Runner | None, *, pool: str = "") -> dict[str, UUID]:
+def register(
+    client: SyncPrefectClient, runner: Runner | None, upkeep: Runner | None = None, *, pool: str = ""
+) -> dict[str, UUID]:
     """Register every deployment and automation; the deployments' ids by full name.
 
-    With a `runner`, which then serves them; else on the work pool.
+    With a `runner`, which then serves them, but for those that tidy up, where `upkeep` does; else on the work pool.
     """
     ids: dict[str, UUID] = {}
     for offer in OFFERS:
@@ -218,7 +228,8 @@ def register(client: SyncPrefectClient, runner: Runner | None, *, pool: str = ""
         except ObjectNotFound:
             known = None
         made = deployment(offer, known, pool=pool)
-        ids[offer.full_name] = UUID(str(runner.add_deployment(made) if runner else made.apply()))
+        server = upkeep if upkeep and offer.tag == _UPKEEP else runner
+        ids[offer.full_name] = UUID(str(server.add_deployment(made) if server else made.apply()))
     trained = ids[f"{pretrain_on_publish.name}/pretrain-on-publish"]
     for name in register_automations(client, FLOW_NAMES, trained):
         logger.info("automation: %s", name)
@@ -267,11 +278,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             register(client, None, pool=pool)
             print(f"registered {len(OFFERS)} deployments on the work pool {pool}", flush=True)
             return
-        runner = _Runner(
-            limit=_MAX_RUNS, pause_on_shutdown=False
-        )  # a stop must not switch the operator's schedules off
-        register(client, runner)
-    asyncio.run(runner.start())
+        # a stop must not switch the operator's schedules off
+        runner, upkeep = (_Runner(limit=limit, pause_on_shutdown=False) for limit in (_MAX_RUNS, 1))
+        register(client, runner, upkeep)
+    asyncio.run(_serve(runner, upkeep))
+
+
+async def _serve(*runners: Runner) -> None:
+    await asyncio.gather(*(runner.start() for runner in runners))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.sources import EMBEDDED
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+VERSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]+)?$"
+"""name, or name@version."""
 _OPTIONAL_NAME = r"^$|" + _NAME
 
 Profile = Literal["smoke", "small", "full"]
@@ -168,7 +170,9 @@ class RefreshParameters(_Parameters):
 class PretrainParameters(_Parameters):
     """A corpus version to a registered model version."""
 
-    corpus: str = Field("docs", title="Corpus", min_length=1, description="name (its latest version) or name@version.")
+    corpus: str = Field(
+        "docs", title="Corpus", pattern=VERSION_NAME, description="name (its latest version) or name@version."
+    )
     training: Training = Field(default_factory=Training, title="Training")
     resume_from: str = Field(
         "",

@@ -87,6 +87,7 @@ def _retry_command(parameters: PretrainParameters, plan: PretrainPlan) -> str:
     training = parameters.training
     words = ["tokenmill", "pretrain", "--store", str(plan.store.root), "--corpus", plan.reference]
     words += ["--recipe", training.profile, "--model", plan.model, "--workers", str(plan.workers)]
+    words += ["--resume-from", parameters.resume_from] if parameters.resume_from else []
     return shlex.join([*words, *(word for setting in training.settings for word in ("--set", setting))])
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from prefect import flow
 from pydantic import Field
 
-from flows.parameters import Consent, PretrainParameters, Training
+from flows.parameters import VERSION_NAME, Consent, PretrainParameters, Training
 from flows.pretrain import pretrain
 
 MIN_NEW_TOKENS = 1_000_000  # about 4 MB of new text: less would hardly change a model
@@ -20,10 +20,10 @@ MIN_NEW_TOKENS = 1_000_000  # about 4 MB of new text: less would hardly change a
 
 @flow(name="pretrain_on_publish", flow_run_name="pretrain {corpus} {training.profile}", persist_result=False)
 def pretrain_on_publish(
-    corpus: Annotated[str, Field(min_length=1)] = "docs",
-    training: Training = Training(),  # noqa: B008 - frozen
-    workers: Annotated[int, Field(ge=1, le=1024)] = 1,
-    consent: Consent = Consent(min_new_tokens=MIN_NEW_TOKENS),  # noqa: B008 - frozen
+    corpus: Annotated[str, Field(pattern=VERSION_NAME, title="Corpus")] = "docs",
+    training: Annotated[Training, Field(title="Training")] = Training(),  # noqa: B008 - frozen
+    workers: Annotated[int, Field(ge=1, le=1024, title="Training workers")] = 1,
+    consent: Annotated[Consent, Field(title="Consent")] = Consent(min_new_tokens=MIN_NEW_TOKENS),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """A corpus version that was just published to a registered model version, where it brings enough new tokens.
 

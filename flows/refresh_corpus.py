@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,7 @@ def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any] | State[dict
         store.lock(f"corpus-{parameters.name}"),
         flow_scope(store, retry=refresh_command(store, parameters)),
     ):
-        refresh = run_as_task(
-            "collect",
+        plan = functools.partial(
             Refresh.plan,
             store,
             parameters.name,
@@ -105,26 +105,29 @@ def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any] | State[dict
             recipe,
             profile=parameters.input.profile,
             replace=parameters.input.replace,
-            progress=progress,
         )
-        result = _refresh(store, refresh, parameters)
+        plan(write=False)  # what it refuses leaves no run behind
+        result = _refresh(store, plan, recipe, parameters)
         corpus_published(store, result)
     if not result["changed"]:
         return Completed(message=f"no change: {result['corpus']}", data=result)
     return Completed(message=f"{result['corpus']}: {result['documents_kept']:,} documents", data=result)
 
 
-def _refresh(store: Store, refresh: Refresh, parameters: RefreshParameters) -> dict[str, Any]:
-    lock = f"corpus-{refresh.name}"
+def _refresh(
+    store: Store, plan: Callable[..., Refresh], recipe: CurationRecipe, parameters: RefreshParameters
+) -> dict[str, Any]:
+    lock = f"corpus-{parameters.name}"
     tags = {"tokenmill.flow": "refresh_corpus", **prefect_tags(store)}
-    with tracked_run(store, f"refresh {refresh.name}", tags=tags, lock=lock) as tracker:
+    with tracked_run(store, f"refresh {parameters.name}", tags=tags, lock=lock) as tracker:
         link_tracking(store, tracker.experiment_id, tracker.run_id)
         configuration = {
             "parameters": parameters.model_dump(mode="json"),
-            "recipe": refresh.recipe.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
         }
         tracker.parameters({"sources": sources(parameters), "recipe": configuration["recipe"]})
         tracker.json(configuration, "config.json")
+        refresh = run_as_task("collect", plan, progress=progress)
         if refresh.ignored_files:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(refresh.ignored_files.items()))
             console.say(f"left out, of no format that is read: {kinds}")

@@ -186,7 +186,7 @@ def _reconcile(options: argparse.Namespace, _: Store) -> int:
 
     result = reconcile(ReconcileParameters(min_age_minutes=options.min_age_minutes, dry_run=options.dry_run))
     for action in result["actions"]:
-        print(f"{action['what']:<28}{action['name']}  ({action['why']})")
+        print(f"{'would: ' if options.dry_run else ''}{action['what']:<28}{action['name']}  ({action['why']})")
     if not result["actions"]:
         print("nothing to do: no killed run has left anything")
     return _print_json(options, result)

@@ -318,7 +318,7 @@ Prefect   {prefect}/deployments    flows to trigger, schedules, approvals
 MLflow    {mlflow}/#/?workflowType=machine_learning    parameters, metrics, data, models
 
 To begin  Deployments > pipeline > Run > Custom run: raw pages to a trained model, in some minutes as it is filled in.
-          Its run shows each stage, and at the top of Artifacts the link to the same run in MLflow.
+          Its run shows each stage, and among its Artifacts is the link mlflow-run to the same run in MLflow.
 To go on  refresh reads new pages, pretrain trains on what it published, evaluate compares. nightly-refresh and
           weekly-pretrain are paused: their switch is under Deployments.
 To end    Ctrl-C stops everything; the history stays in {store}"""

@@ -3,6 +3,7 @@
     a run in MLflow      its flow run has ended, or nobody holds the lock that it was made under
     a process of Ray     the driver that started its cluster is gone, and so are the cluster's own daemons
     a session of Ray     no process has anything of its folder open, for a day
+    a launcher's folder  no session is left in it, and no process has it open or was told of it, for a day
     half-written output  it was last touched before every flow that is alive now began, and no stage is at it
 
 On a cluster that exists apart from us (RAY_ADDRESS) there is nothing to do: Ray itself ends the tasks and actors of a
@@ -14,9 +15,12 @@ Everything here takes `dry_run`, and returns what was done, or would be, as acti
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import re
 import shutil
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -36,6 +40,11 @@ _TERM_GRACE_S = 5.0
 LIFE_LOCK = "flow-"
 _RUN_LOCKS = (LIFE_LOCK, "training-")  # one a flow run; all others are named after what they protect
 _SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_(\d+)")  # ends with the driver's process id
+_LAUNCHER = re.compile(r"tokenmill-[a-z0-9_]{8}")  # the folder that infra.tied has tempfile make for Ray's sessions
+_RAY_FOLDER = "RAY_TMPDIR"
+TEMPORARY_FOLDERS = tuple(dict.fromkeys(Path(name).resolve() for name in (tempfile.gettempdir(), "/tmp")))  # noqa: S108
+"""Where Ray makes its sessions of its own accord, and where infra.tied makes the launchers' folders."""
+
 _DAEMONS = frozenset({"raylet", "gcs_server"})
 
 FlowRunEnded = Callable[[str], bool | None]
@@ -142,6 +151,7 @@ class _Process:
     name: str
     store: str
     sessions: frozenset[str]  # of Ray, that it was started for or has files open of
+    launchers: frozenset[str]  # names of their folders, likewise
 
     @property
     def is_nameless(self) -> bool:
@@ -156,9 +166,10 @@ def _own_processes() -> Iterator[_Process]:
             if handle.pid == os.getpid() or handle.uids().real != os.getuid():
                 continue
             text = "\0".join([*handle.cmdline(), *_open_paths(handle.pid)])
-            store = handle.environ().get(STORE_VARIABLE, "")
+            variables = handle.environ()
             sessions = frozenset(match[0] for match in _SESSION.finditer(text))
-            yield _Process(handle, handle.name(), store, sessions)
+            launchers = frozenset(_LAUNCHER.findall(f"{text}\0{variables.get(_RAY_FOLDER, '')}"))
+            yield _Process(handle, handle.name(), variables.get(STORE_VARIABLE, ""), sessions, launchers)
         except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):  # ended, or is ending
             continue
 
@@ -181,10 +192,11 @@ def _driver_lives(session: str) -> bool:
     """Whether the process that made this session is there: of that id, and not one that got the id later."""
     match = _SESSION.fullmatch(session)
     assert match is not None
+    folders = (root / session for root in _ray_folders())
     try:
-        folder_made = (_ray_folder() / session).stat().st_mtime
+        folder_made = next((folder.stat().st_mtime for folder in folders if folder.is_dir()), math.inf)
         return float(psutil.Process(int(match[1])).create_time()) <= folder_made
-    except FileNotFoundError:
+    except FileNotFoundError:  # removed while we looked
         return bool(psutil.pid_exists(int(match[1])))
     except psutil.NoSuchProcess:
         return False
@@ -202,32 +214,71 @@ def _end(processes: Iterable[psutil.Process]) -> None:
         _, waiting = psutil.wait_procs(waiting, timeout=_TERM_GRACE_S)
 
 
-def _ray_folder() -> Path:
-    """Where Ray keeps its sessions on this machine."""
-    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")  # noqa: S108 - Ray's choice
+def _ray_folders() -> list[Path]:
+    """Where Ray may have kept sessions on this machine: for us, by default, and for each launcher."""
+    own = os.environ.get(_RAY_FOLDER)
+    places = [*([Path(own).resolve()] if own else []), *TEMPORARY_FOLDERS, *_launcher_folders()]
+    return [place / "ray" for place in dict.fromkeys(places) if os.access(place / "ray", os.R_OK | os.X_OK)]
+
+
+def _launcher_folders() -> list[Path]:
+    """The folders that infra.tied has made for this user and, where it was killed, has not removed."""
+    found = {folder for temporary in TEMPORARY_FOLDERS for folder in temporary.glob("tokenmill-*")}
+    return sorted(folder for folder in found if _LAUNCHER.fullmatch(folder.name) and _is_own_folder(folder))
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Whether it is this user's, and a folder itself: a link is not."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:  # removed while we looked
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
 
 
 def remove_ray_sessions(*, min_age_s: float = SESSION_AGE_S, dry_run: bool) -> list[Action]:
-    """Remove this user's session folders that no process uses; Ray itself never does."""
-    root = _ray_folder()
-    if not root.is_dir():
-        return []
-    used = {session for process in _own_processes() for session in process.sessions}
-    actions = []
-    for folder in sorted(root.glob("session_*")):
-        if not _SESSION.fullmatch(folder.name) or folder.is_symlink() or folder.name in used:
-            continue
-        if folder.lstat().st_uid != os.getuid() or time.time() - _last_touched(folder) < min_age_s:
-            continue
-        if _driver_lives(folder.name):
-            continue
-        if not dry_run:
+    """Remove this user's session folders that no process uses, which Ray itself never does, and killed launchers'
+    folders that hold no other."""
+    processes = list(_own_processes())
+    used = {session for process in processes for session in process.sessions}
+    launchers = _unused_launchers(processes, min_age_s)  # now: to remove a session touches the folder that it is in
+    removed = []
+    for root in _ray_folders():
+        for folder in sorted(root.glob("session_*")):
+            if not _SESSION.fullmatch(folder.name) or folder.name in used or not _is_own_folder(folder):
+                continue
+            if time.time() - _last_touched(folder) < min_age_s or _driver_lives(folder.name):
+                continue
+            if not dry_run:
+                shutil.rmtree(folder)
+            removed.append(folder)
+        latest = root / "session_latest"
+        if latest.is_symlink() and not latest.exists() and latest.lstat().st_uid == os.getuid() and not dry_run:
+            latest.unlink()
+    emptied = [folder for folder in launchers if _holds_only(folder, removed)]
+    if not dry_run:
+        for folder in emptied:
             shutil.rmtree(folder)
-        actions.append(Action("session of Ray removed", str(folder), "no process uses it"))
-    latest = root / "session_latest"
-    if latest.is_symlink() and not latest.exists() and latest.lstat().st_uid == os.getuid() and not dry_run:
-        latest.unlink()
-    return actions
+    return [
+        *(Action("session of Ray removed", str(folder), "no process uses it") for folder in removed),
+        *(Action("folder of a launcher removed", str(folder), "its launcher was killed") for folder in emptied),
+    ]
+
+
+def _unused_launchers(processes: list[_Process], min_age_s: float) -> list[Path]:
+    used = {launcher for process in processes for launcher in process.launchers}
+    used.update(_LAUNCHER.findall(os.environ.get(_RAY_FOLDER, "")))  # ours: this process is not among them
+    return [
+        folder
+        for folder in _launcher_folders()
+        if folder.name not in used and time.time() - _last_touched(folder) >= min_age_s
+    ]
+
+
+def _holds_only(launcher: Path, removed: list[Path]) -> bool:
+    """Whether nothing but these sessions is in it. What is not Ray's was put there by somebody, and keeps it."""
+    sessions = (path for path in launcher.glob("ray/session_*") if not path.is_symlink())
+    return all(path.name == "ray" for path in launcher.iterdir()) and all(path in removed for path in sessions)
 
 
 def remove_half_written(store: Store, *, min_age_s: float, dry_run: bool) -> list[Action]:

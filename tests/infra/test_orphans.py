@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra import orphans
 from infra.mlflow_tracker import EXPERIMENT
 from infra.orphans import (
     Action,
@@ -39,10 +41,21 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def ray_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    (tmp_path / "ray").mkdir()
-    return tmp_path / "ray"
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for /tmp, of which the machine's own is not looked at."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(orphans, "TEMPORARY_FOLDERS", (folder,))
+    return folder
+
+
+@pytest.fixture(params=[".", "tokenmill-a1_b2c3d"])
+def ray_folder(temporary: Path, request: pytest.FixtureRequest) -> Path:
+    """Ray's own, and one that infra.tied has made for a launcher; RAY_TMPDIR of this process names neither."""
+    folder = temporary / request.param / "ray"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def aged(path: Path, age_s: float) -> Path:
@@ -71,7 +84,9 @@ class Processes:
         self._folder = folder
         self.all: list[subprocess.Popen[bytes]] = []
 
-    def start(self, store: Store, log: Path | None, name: str = "worker", *, deaf: bool = False) -> int:
+    def start(
+        self, store: Store, log: Path | None, name: str = "worker", *, deaf: bool = False, **variables: str
+    ) -> int:
         """Its id, once it runs. A deaf one does not end on SIGTERM."""
         program = self._folder / name
         if not program.exists():
@@ -83,7 +98,7 @@ class Processes:
                 [str(program), "-c", script],
                 stdout=subprocess.PIPE,
                 stderr=opened,
-                env={**os.environ, "TOKENMILL_STORE": str(store.root)},
+                env={**os.environ, "TOKENMILL_STORE": str(store.root)} | variables,
                 start_new_session=True,
             )
         self.all.append(process)
@@ -164,6 +179,56 @@ def test_old_sessions_that_nobody_uses_are_removed(store: Store, ray_folder: Pat
     assert names(remove_ray_sessions(dry_run=False)) == {str(old)}
     assert not old.exists() and not (ray_folder / "session_latest").is_symlink()
     assert young.is_dir() and used.is_dir() and foreign.is_dir() and (ray_folder / "kept").is_dir()
+
+
+def test_sessions_in_the_folder_that_this_process_was_given_are_removed(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "own"))
+    old = {aged(session(place / "ray", dead_pid()), 48 * HOUR_S) for place in (tmp_path / "own", temporary)}
+    assert names(remove_ray_sessions(dry_run=False)) == {str(folder) for folder in old}
+
+
+def launcher(temporary: Path, driver: int | None = None) -> Path:
+    """The folder of one that was killed two days ago, as infra.tied makes it, with a session where it had a driver."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenmill-", dir=temporary))
+    if driver is not None:
+        made = session(folder / "ray", driver)
+        (folder / "ray" / "session_latest").symlink_to(made)
+    return aged(folder, 48 * HOUR_S)
+
+
+def test_folders_of_killed_launchers_go_with_their_sessions(temporary: Path) -> None:
+    with_session, empty = launcher(temporary, dead_pid()), launcher(temporary)
+    expected = {str(with_session), str(empty), *map(str, with_session.glob("ray/session_2*"))}
+    assert names(remove_ray_sessions(dry_run=True)) == expected
+    assert with_session.is_dir() and empty.is_dir() and any(with_session.glob("ray/session_2*"))
+    assert names(remove_ray_sessions(dry_run=False)) == expected
+    assert list(temporary.iterdir()) == []
+    assert remove_ray_sessions(dry_run=False) == []
+
+
+def test_folders_of_launchers_that_somebody_may_want_stay(
+    store: Store, temporary: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    young = Path(tempfile.mkdtemp(prefix="tokenmill-", dir=temporary))
+    told, opened, own = (launcher(temporary) for _ in range(3))
+    processes.start(store, None, RAY_TMPDIR=str(told))
+    processes.start(store, opened / "socket")
+    aged(opened, 48 * HOUR_S)
+    monkeypatch.setenv("RAY_TMPDIR", str(own))
+    holds_more = launcher(temporary, dead_pid())
+    (session_of_it,) = holds_more.glob("ray/session_2*")
+    (holds_more / "notes").touch()
+    aged(holds_more, 48 * HOUR_S)
+    of_other_name = temporary / "tokenmill-store"
+    of_other_name.mkdir()
+    aged(of_other_name, 48 * HOUR_S)
+    linked = temporary / "tokenmill-linked_1"
+    linked.symlink_to(aged(session(temporary.parent / "elsewhere" / "ray", dead_pid()), 48 * HOUR_S).parents[1])
+    assert names(remove_ray_sessions(dry_run=False)) == {str(session_of_it)}
+    assert all(folder.is_dir() for folder in (young, told, opened, own, holds_more, of_other_name))
+    assert any(linked.glob("ray/session_2*"))
 
 
 def half_written(store: Store, *parts: str, age_s: float = HOUR_S) -> Path:
@@ -276,7 +341,7 @@ def test_runs_of_dead_flows_are_killed_in_mlflow_and_those_of_living_ones_go_on(
 
 @pytest.mark.verify
 @pytest.mark.timeout(180)
-def test_a_real_cluster_whose_driver_is_stopped_and_killed(store: Store, ray_folder: Path) -> None:
+def test_a_real_cluster_whose_driver_is_stopped_and_killed(store: Store, temporary: Path) -> None:
     """Ray's own workers, one of them stopped so that it cannot notice, beside a driver that lives."""
     program = (
         "import os, ray, time\n"

@@ -332,9 +332,9 @@ def _registered(store: Store, registry: MlflowClient, reference: str) -> Registe
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-    known = sorted(
-        f"{model.name}@{alias}" for model in registry.search_registered_models() for alias in sorted(model.aliases)
-    )
+    versions = [f"{model.name}@{model.version}" for model in model_references(store)]
+    aliases = [f"{model.name}@{alias}" for model in registry.search_registered_models() for alias in model.aliases]
+    known = sorted(versions) + sorted(aliases)
     raise ValueError(f"there is no model {reference!r} in {store.root}; there are: {', '.join(known) or 'none yet'}")
 
 

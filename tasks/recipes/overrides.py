@@ -121,7 +121,8 @@ def _unknown(root: Configuration, key: str) -> OverrideError:
             if any(isinstance(step, int) for step in path) and (label := _label(node)):
                 known.add(f"{label}.{field}")
     close = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
+    parts = sorted({name.split(".")[0] for name in known})
+    hint = f"did you mean {' or '.join(close)}?" if close else f"its parts are {', '.join(parts)}"
     return OverrideError(f"{type(root).__name__} has no field {key!r}; {hint}")
 
 

@@ -49,7 +49,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     (opened.root / "locks").mkdir()
     environment(opened)  # makes the folders of the databases
     monkeypatch.setenv("TOKENMILL_STORE", str(opened.root))
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr("infra.orphans.TEMPORARY_FOLDERS", (tmp_path,))
     monkeypatch.setattr(module, "_SETTLE_S", 0.2)
     yield opened
 

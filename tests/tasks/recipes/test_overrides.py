@@ -90,7 +90,7 @@ def test_overrides(overrides: dict[str, str], expected: Recipe):
         ({"length.min_wrods": "1"}, r"did you mean length\.min_words"),
         ({"rules.5.min_words": "1"}, r"no field 'rules\.5\.min_words'"),
         ({"name.first": "1"}, r"no field 'name\.first'"),
-        ({"qqqqqqqqqqqqqqqq": "1"}, r"there are dedup, dedup\.exact, .*words\.path"),
+        ({"qqqqqqqqqqqqqqqq": "1"}, "its parts are dedup, languages, length, name, note, rules, share, words$"),
         ({"share": "2"}, r"share: .*less than or equal to 1 \(got 2\)"),
         ({"share": "half"}, r"share: .*valid number.* \(got 'half'\)"),
         ({"dedup.num_bands": "0"}, r"dedup\.num_bands: .*greater than or equal to 1 \(got 0\)"),

@@ -18,8 +18,11 @@ import pytest
 
 import tasks.remote
 from tasks.manifest import MANIFEST, SCHEMA_VERSION
+from tasks.recipes.curation import fineweb
+from tasks.refresh import Refresh
 from tasks.remote import Remote, TakenError
 from tasks.store import Store
+from tests.data.prose import write_jsonl
 from tests.tasks.s3_server import objects, s3_server
 
 NUM_BUCKETS = 20
@@ -58,6 +61,7 @@ def make_version(store: Store, version: int, text: str, name: str = "web") -> Pa
         sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
         parts.append({"path": f"documents/{part.name}", "sha256": sha256})
     manifest = {"schema_version": SCHEMA_VERSION, "name": name, "version": version, "digest": text, "parts": parts}
+    manifest |= {"inputs": [], "fingerprint": text}
     (folder / MANIFEST).write_text(json.dumps(manifest))
     return folder
 
@@ -330,3 +334,22 @@ def test_a_store_without_a_remote_keeps_to_itself(tmp_path: Path) -> None:
     assert store.corpus("web") == folder
     assert store.remote_folders(store.tokens) == [] and store.remote_manifest(folder) is None
     assert [path.name for path in tmp_path.iterdir()] == ["corpora"]
+
+
+def test_a_version_that_was_not_sent_is_sent_before_the_next_one_is_planned(
+    machine_a: Store, machine_b: Store, tmp_path: Path
+) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", 3)
+
+    def plan(store: Store, *, write: bool = True) -> Refresh:
+        return Refresh.plan(store, "web", [str(source)], fineweb(), write=write)
+
+    make_version(machine_a, 1, "first")  # its upload has failed
+    plan(machine_a, write=False)
+    assert not machine_b.versions("web")
+    assert plan(machine_a).version == 2 and machine_b.versions("web") == [1]
+
+    make_version(machine_a, 2, "of a")
+    machine_b.upload(make_version(machine_b, 2, "of b"))
+    with pytest.raises(TakenError):  # rather than a third version made of another second one
+        plan(machine_a)

@@ -60,7 +60,10 @@ def test_a_version_is_copied_to_the_remote_and_a_broken_off_copy_is_completed(tm
     store = Store.open(tmp_path / "store", f"memory://{tmp_path.name}")
     (tmp_path / "1.warc.gz").write_bytes(b"".join(corpus_members(4)))
     refresh_in_process(store.root, tmp_path / "1.warc.gz")
-    refresh = Refresh.plan(store, "small", [str(tmp_path / "1.warc.gz")], small_recipe())
-    assert not remote.glob(f"/{tmp_path.name}/**/manifest.json")  # published without one, as if the copy was cut off
+    sources = [str(tmp_path / "1.warc.gz")]
+    # published without a remote, as if the copy was cut off; an estimate writes nothing there either
+    Refresh.plan(store, "small", sources, small_recipe(), write=False)
+    assert not remote.glob(f"/{tmp_path.name}/**/manifest.json")
+    refresh = Refresh.plan(store, "small", sources, small_recipe())
     assert refresh.published() is not None
     assert len(remote.glob(f"/{tmp_path.name}/**/manifest.json")) == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 
+from tasks.source_names import EMBEDDED, is_embedded
+
 PROFILES = "smoke, small, full"
-EMBEDDED = "environment-docs"
 _WORKERS = "shards at a time (default: all CPUs of Ray)"
 _REPLACE = "start over from what is there now alone"
 _MIN_NEW_TOKENS = "train only when the corpus has so many more tokens than when the model was last trained (default: 0)"
@@ -167,10 +169,6 @@ def _age(text: str) -> float:
     return days
 
 
-def is_embedded(source: str) -> bool:
-    return source.split(":")[0] == EMBEDDED
-
-
 def _source(text: str) -> str:
     """A local path made absolute, because drivers leave the current folder."""
     if "://" in text or is_embedded(text):
@@ -181,3 +179,10 @@ def _source(text: str) -> str:
 def _model(text: str) -> str:
     """A checkpoint folder made absolute; a name as it is."""
     return str(Path(text).expanduser().absolute()) if Path(text).expanduser().is_dir() else text
+
+
+def print_json(options: argparse.Namespace, result: object) -> int:
+    """What `--json` asks for: the result as the last line of standard output. The command's exit code, 0."""
+    if options.json:
+        print(json.dumps(result))
+    return 0

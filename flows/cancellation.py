@@ -13,6 +13,7 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 
 _POLL_S = 2.0
@@ -46,6 +47,8 @@ def _watch(run_id: UUID, ended: threading.Event) -> None:
             except httpx.HTTPError as error:  # the server is away; the next look, then
                 get_logger("cancellation").debug("the run's state was not read: %s", error)
                 continue
+            except ObjectNotFound:  # somebody has deleted the run on the page: nothing is left to cancel
+                return
             if state is not None and state.type == StateType.CANCELLING:
                 os.kill(os.getpid(), signal.SIGINT)
                 return

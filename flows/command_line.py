@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from flows.parameters import Input, PipelineParameters, RefreshParameters
+from flows.parameters import EvaluateParameters, Input, PipelineParameters, PretrainParameters, RefreshParameters
 from tasks.store import Store
 
 
@@ -47,5 +47,31 @@ def pipeline_command(store: Store, parameters: PipelineParameters) -> str:
             *_settings(parameters.curation.settings, "curation."),
             *_settings(parameters.training.settings, "training."),
             *_workers(parameters.execution.workers),
+        ]
+    )
+
+
+def pretrain_command(store: Store, corpus: str, parameters: PretrainParameters) -> str:
+    """`tokenmill pretrain ...` with these parameters, on the version `corpus` that their corpus stands for."""
+    training = parameters.training
+    return shlex.join(
+        [
+            *("tokenmill", "pretrain", "--store", str(store.root), "--corpus", corpus, "--recipe", training.profile),
+            *(["--model", training.model] if training.model else []),
+            *("--workers", str(parameters.workers)),
+            *(["--resume-from", parameters.resume_from] if parameters.resume_from else []),
+            *_settings(training.settings),
+        ]
+    )
+
+
+def evaluate_command(store: Store, parameters: EvaluateParameters) -> str:
+    """`tokenmill evaluate ...` with these parameters; prompts and the approval of a champion are the form's alone."""
+    wanted = parameters.promotion.champion
+    return shlex.join(
+        [
+            *("tokenmill", "evaluate", "--store", str(store.root), "--model", parameters.model),
+            *("--profile", parameters.scoring.profile),
+            *(["--champion", wanted] if wanted == "if_better" else []),
         ]
     )

@@ -56,7 +56,7 @@ from flows.parameters import (
 from flows.pipeline import pipeline
 from flows.pretrain import pretrain
 from flows.pretrain_on_publish import MIN_NEW_TOKENS, pretrain_on_publish
-from flows.reconcile import reconcile
+from flows.reconcile import FLOW_NAMES, reconcile
 from flows.refresh_corpus import refresh_corpus
 from infra.settings import current_store
 
@@ -174,8 +174,6 @@ OFFERS: Sequence[Offer] = (
         Cron("*/10 * * * *", timezone="UTC"),
     ),
 )
-
-FLOW_NAMES = tuple(sorted({offer.flow.name for offer in OFFERS}))
 
 
 def deployment(offer: Offer, known: DeploymentResponse | None, *, pool: str = "") -> RunnerDeployment:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,18 @@ from prefect import State, flow
 from prefect.states import Completed
 
 from flows.approvals import NotApproved, ask, check_approvable
+from flows.command_line import evaluate_command
 from flows.console import console
-from flows.parameters import EvaluateParameters, Profile
+from flows.parameters import EvaluateParameters
 from flows.progress import progress
 from flows.stages import (
+    estimated,
     flow_scope,
     link_tracking,
     one_line_failures,
     prefect_tags,
     run_as_task,
     show_markdown,
-    show_table,
 )
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.registry import LOGGED_MODEL_TAG, ModelVersion, champion, find_model, move_champion
@@ -37,6 +37,7 @@ from tasks.evaluation.bits_per_byte import (
     summed,
 )
 from tasks.generation import TextGenerator
+from tasks.inputs import Profile
 from tasks.markdown import markdown_quotes
 from tasks.pack import TokenShards
 from tasks.store import Store
@@ -77,9 +78,8 @@ def check_evaluate(parameters: EvaluateParameters) -> EvaluatePlan:
     return EvaluatePlan(store, version, tokens, numbers, champion(store, name) if wanted != "never" else None)
 
 
-def dry_run_evaluate(parameters: EvaluateParameters) -> dict[str, Any]:
+def dry_run_evaluate(plan: EvaluatePlan, parameters: EvaluateParameters) -> dict[str, Any]:
     """What the run would do, as a plain mapping. Writes nothing."""
-    plan = check_evaluate(parameters)
     return {
         "dry_run": True,
         "model": plan.version.reference,
@@ -100,12 +100,10 @@ def evaluate(parameters: EvaluateParameters) -> dict[str, Any] | State[dict[str,
     """
     plan = check_evaluate(parameters)
     if parameters.dry_run:
-        estimate = dry_run_evaluate(parameters)
-        show_table("dry-run", [{"what": key, "value": str(value)} for key, value in estimate.items()], plan.name)
-        return estimate
+        return estimated(dry_run_evaluate(plan, parameters), plan.name)
     reference = plan.version.reference
     tags = {"tokenmill.flow": "evaluate", "tokenmill.model": reference, **prefect_tags(plan.store)}
-    retry = shlex.join(["tokenmill", "evaluate", "--store", str(plan.store.root), "--model", parameters.model])
+    retry = evaluate_command(plan.store, parameters)
     with flow_scope(plan.store, retry=retry), tracked_run(plan.store, plan.name, tags=tags) as tracker:
         link_tracking(plan.store, tracker.experiment_id, tracker.run_id)
         configuration = parameters.model_dump(mode="json")

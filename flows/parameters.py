@@ -11,15 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.sources import EMBEDDED
+from tasks.inputs import Profile
+from tasks.source_names import EMBEDDED
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 VERSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]+)?$"
 """name, or name@version."""
 _OPTIONAL_NAME = r"^$|" + _NAME
-
-Profile = Literal["smoke", "small", "full"]
-
 
 Setting = Annotated[str, Field(pattern=r"^[^=\s]+=")]
 Text = Annotated[str, Field(min_length=1)]

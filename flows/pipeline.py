@@ -16,11 +16,12 @@ from flows.evaluate import evaluate
 from flows.parameters import EvaluateParameters, PipelineParameters, PretrainParameters, RefreshParameters
 from flows.pretrain import pretrain
 from flows.refresh_corpus import check_refresh, dry_run_refresh, refresh_corpus
-from flows.stages import flow_scope, link_tracking, one_line_failures, prefect_tags, show_table
+from flows.stages import estimated, flow_scope, link_tracking, one_line_failures, prefect_tags
 from infra.mlflow_tracker import tracked_run
 from infra.ray_map import ray_cluster
 from infra.settings import current_store
 from tasks.estimate import estimate_pretrain
+from tasks.recipes.curation import resolve_curation_recipe
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 
 TOKENS_PER_RECORD = 400
@@ -41,11 +42,10 @@ def check_pipeline(parameters: PipelineParameters) -> PretrainRecipe:
     return resolve_pretrain_recipe(parameters.training.profile, parameters.training.overrides)
 
 
-def dry_run_pipeline(parameters: PipelineParameters) -> dict[str, Any]:
+def dry_run_pipeline(parameters: PipelineParameters, recipe: PretrainRecipe) -> dict[str, Any]:
     """The estimates of its parts; the training's is of the corpus as the refresh is estimated to leave it."""
-    recipe = check_pipeline(parameters)
-    refresh = _refresh_parameters(parameters)
-    estimate = dry_run_refresh(refresh, check_refresh(refresh))
+    curation = resolve_curation_recipe(parameters.curation.recipe, parameters.curation.overrides)
+    estimate = dry_run_refresh(_refresh_parameters(parameters), curation)
     return {"refresh": estimate, "pretrain": estimate_pretrain(recipe, _expected_corpus(estimate))}
 
 
@@ -72,14 +72,7 @@ def pipeline(parameters: PipelineParameters) -> dict[str, Any] | State[dict[str,
     recipe = check_pipeline(parameters)
     store = current_store()
     if parameters.execution.dry_run:
-        estimates = dry_run_pipeline(parameters)
-        rows = [
-            {"part": part, "what": key, "value": str(value)}
-            for part, estimate in estimates.items()
-            for key, value in estimate.items()
-        ]
-        show_table("estimate", rows, f"Estimate of a pipeline of {parameters.name}")
-        return Completed(message="dry run: nothing was done", data=estimates)
+        return estimated(dry_run_pipeline(parameters, recipe), f"a pipeline of {parameters.name}")
     tags = {"tokenmill.flow": "pipeline", **prefect_tags(store)}
     one_cluster = nullcontext() if parameters.consent.approval else ray_cluster(parameters.execution.workers or None)
     with (
@@ -103,7 +96,7 @@ def pipeline(parameters: PipelineParameters) -> dict[str, Any] | State[dict[str,
         trained = ended.result()
         result = {"refresh": refreshed, "pretrain": trained, "evaluate": None, "mlflow_run_id": tracker.run_id}
         tracker.metrics({"documents_kept": refreshed["documents_kept"]})
-        if not trained.get("trained", True):
+        if not trained["trained"]:
             tracker.describe(f"Corpus **{refreshed['corpus']}**; nothing was trained.")
             return Completed(message=f"{refreshed['corpus']}; nothing was trained", data=result)
         evaluated = evaluate(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from prefect import State, flow
 from prefect.states import Cancelled, Completed
 
 from flows.approvals import NOT_APPROVED, NotApproved, ask
+from flows.command_line import pretrain_command
 from flows.console import console
 from flows.parameters import PretrainParameters
 from flows.pretrain_plan import (
-    RUN_FILE,
     TOKENS_TAG,
     PretrainPlan,
     check_pretrain,
@@ -25,13 +24,13 @@ from flows.pretrain_plan import (
 )
 from flows.progress import progress
 from flows.stages import (
+    estimated,
     flow_scope,
     link_tracking,
     one_line_failures,
     prefect_tags,
     run_as_task,
     show_markdown,
-    show_table,
 )
 from flows.training_slot import training_slot, turn_of
 from infra.earlier_run import RUN_DIR_TAG
@@ -41,11 +40,12 @@ from infra.ray_train import RESULT_FILE, MetricRow, run_training
 from infra.registry import register_model
 from tasks.atomic import write_json
 from tasks.loss_curve import loss_curve_picture
-from tasks.markdown import markdown_cell, markdown_quotes
+from tasks.markdown import markdown_quotes, markdown_table
 from tasks.metrics_file import METRICS_FILE
 from tasks.pack import MANIFEST, SPLITS, TokenShards
-from tasks.publish import CORPUS_SIZES
+from tasks.publish import corpus_sizes
 from tasks.samples import SAMPLES_FILE, read_samples
+from tasks.store import RUN_RECORD
 from tasks.tokenization import TOKENIZER_FILE, tokenize
 from tasks.tokenizer import tokenizer_hash
 from tasks.train_loop import TrainJob
@@ -65,10 +65,8 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any] | State[dict[str,
     """
     plan = check_pretrain(parameters)
     if parameters.dry_run:
-        estimate = dry_run_pretrain(parameters)
-        show_table("dry-run", [{"what": key, "value": str(value)} for key, value in estimate.items()], plan.name)
-        return estimate
-    with flow_scope(plan.store, retry=_retry_command(parameters, plan)):
+        return estimated(dry_run_pretrain(plan, parameters), plan.name)
+    with flow_scope(plan.store, retry=pretrain_command(plan.store, plan.reference, parameters)):
         if why_not := too_few_new_tokens(plan, parameters.consent.min_new_tokens):
             console.say(why_not)
             latest = new_tokens(plan)[1]
@@ -83,23 +81,8 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any] | State[dict[str,
             return _tracked(plan.seen_again(), parameters)
 
 
-def _retry_command(parameters: PretrainParameters, plan: PretrainPlan) -> str:
-    training = parameters.training
-    words = ["tokenmill", "pretrain", "--store", str(plan.store.root), "--corpus", plan.reference]
-    words += ["--recipe", training.profile, "--model", plan.model, "--workers", str(plan.workers)]
-    words += ["--resume-from", parameters.resume_from] if parameters.resume_from else []
-    return shlex.join([*words, *(word for setting in training.settings for word in ("--set", setting))])
-
-
 def _what_it_takes(plan: PretrainPlan) -> str:
-    rows = [
-        f"| {markdown_cell(key)} | {markdown_cell(_shown(value))} |" for key, value in plan.estimate().items() if value
-    ]
-    return "\n".join(["| estimated | |", "| --- | ---: |", *rows])
-
-
-def _shown(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return markdown_table(["estimated", ""], [(key, value) for key, value in plan.estimate().items() if value])
 
 
 def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, Any]:
@@ -113,14 +96,14 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
             console.say(f"{plan.reference} was already trained with this recipe: {outcome['model']}; nothing to do")
             return {**outcome, "mlflow_run_id": tracker.run_id, "trained": True, "changed": False}
         known = {**plan.earlier, **plan.identity, "mlflow_run_id": tracker.run_id}
-        write_json(plan.run_dir / RUN_FILE, known)
+        write_json(plan.run_dir / RUN_RECORD, known)
         tracker.parameters({"recipe": plan.identity["recipe"], "workers": plan.workers})
         configuration = {
             "parameters": parameters.model_dump(mode="json"),
             "recipe": plan.recipe.model_dump(mode="json"),
         }
         tracker.json(configuration, "config.json")
-        sizes = {name: plan.manifest[name] for name in CORPUS_SIZES if name in plan.manifest}
+        sizes = corpus_sizes(plan.manifest)
         tracker.dataset(plan.reference, plan.manifest["digest"], plan.corpus, context="training", profile=sizes)
         if not plan.corpus.is_dir():  # it is in the store's remote
             run_as_task("fetch", plan.store.fetch, plan.corpus)
@@ -129,7 +112,7 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
                 "tokenize", tokenize, plan.store, plan.corpus, plan.recipe, shard_map, progress
             )
             known["tokens"] = str(tokens)
-            write_json(plan.run_dir / RUN_FILE, known)
+            write_json(plan.run_dir / RUN_RECORD, known)
             job = TrainJob(
                 tokens_dir=tokens,
                 tokenizer_file=tokens / TOKENIZER_FILE,
@@ -139,7 +122,7 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
             )
             result = run_as_task("train", _train, job, plan.workers, tracker)
         outcome = run_as_task("register", _register, plan, tracker, job, result)
-        write_json(plan.run_dir / RUN_FILE, known | {"outcome": outcome})
+        write_json(plan.run_dir / RUN_RECORD, known | {"outcome": outcome})
         return {**outcome, "mlflow_run_id": tracker.run_id, "trained": True, "changed": True}
 
 

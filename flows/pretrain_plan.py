@@ -18,11 +18,9 @@ from tasks.checkpoint import latest_checkpoint
 from tasks.estimate import estimate_pretrain
 from tasks.manifest import code_version, fingerprint, library_versions
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe, resume_differences
-from tasks.store import Store, checked_name
+from tasks.store import RUN_RECORD, Store, checked_name
 from tasks.train_loop import CHECKPOINTS
 
-RUN_FILE = "pretraining.json"
-"""In the run's folder: its MLflow run, corpus, model, recipe, and its outcome once it is complete."""
 TOKENS_TAG = "corpus_estimated_tokens"
 
 
@@ -37,7 +35,7 @@ class PretrainPlan:
     workers: int
     model: str  # name in the registry
     run_dir: Path
-    earlier: Mapping[str, Any]  # RUN_FILE of a run that was begun in this folder before; empty for a new one
+    earlier: Mapping[str, Any]  # RUN_RECORD of a run that was begun in this folder before; empty for a new one
 
     @property
     def reference(self) -> str:
@@ -63,8 +61,8 @@ class PretrainPlan:
 
     def estimate(self) -> dict[str, Any]:
         """What the run takes (`tasks.estimate`)."""
-        assert self.estimated_tokens >= 0
-        return estimate_pretrain(self.recipe, self.manifest, self.workers, store=self.store)
+        manifest = {**self.manifest, "estimated_tokens": self.estimated_tokens}
+        return estimate_pretrain(self.recipe, manifest, self.workers, store=self.store)
 
     def seen_again(self) -> PretrainPlan:
         """With what its folder holds by now: while this run waited, another may have done the same training."""
@@ -72,7 +70,7 @@ class PretrainPlan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What RUN_FILE says from the beginning, and what a run that is resumed is held against."""
+        """What RUN_RECORD says from the beginning, and what a run that is resumed is held against."""
         return {
             "corpus": self.reference,
             "corpus_digest": self.manifest["digest"],
@@ -120,7 +118,7 @@ def check_pretrain(parameters: PretrainParameters) -> PretrainPlan:
 
 def _run_file(run_dir: Path) -> dict[str, Any]:
     try:
-        known: dict[str, Any] = json.loads((run_dir / RUN_FILE).read_bytes())
+        known: dict[str, Any] = json.loads((run_dir / RUN_RECORD).read_bytes())
     except FileNotFoundError:  # a first run
         return {}
     return known
@@ -171,9 +169,8 @@ def too_few_new_tokens(plan: PretrainPlan, min_new_tokens: int) -> str:
     )
 
 
-def dry_run_pretrain(parameters: PretrainParameters) -> dict[str, Any]:
+def dry_run_pretrain(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, Any]:
     """What the run would do and take, as a plain mapping. Writes nothing."""
-    plan = plan_pretrain(parameters)
     checkpoint = latest_checkpoint(plan.run_dir / CHECKPOINTS)
     why_not = too_few_new_tokens(plan, parameters.consent.min_new_tokens)
     if "outcome" in plan.earlier:

@@ -30,7 +30,6 @@ from flows.parameters import ReconcileParameters
 from flows.stages import flow_run_id, flow_scope, one_line_failures, show_table
 from flows.training_slot import free_dead_slots, places
 from infra.orphans import (
-    LIFE_LOCK,
     Action,
     close_tracked_runs,
     end_forgotten_processes,
@@ -41,7 +40,7 @@ from infra.orphans import (
 )
 from infra.settings import current_store
 from infra.tracking_spool import deliver_spools
-from tasks.store import InUseError, Store
+from tasks.store import LIFE_LOCK, InUseError, Store
 
 FLOW_NAMES = ("evaluate", "pipeline", "pretrain", "pretrain_on_publish", "reconcile", "refresh_corpus")
 """Our flows; the server may be shared with others. Written out: importing them takes torch, which takes seconds."""

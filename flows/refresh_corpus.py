@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from flows.events import corpus_published
 from flows.parameters import RefreshParameters
 from flows.progress import progress
 from flows.stages import (
+    estimated,
     flow_scope,
     link_tracking,
     one_line_failures,
@@ -23,7 +23,6 @@ from flows.stages import (
     run_as_task,
     show_funnel,
     show_markdown,
-    show_table,
 )
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.ray_map import check_cluster, ray_cluster
@@ -39,10 +38,9 @@ from tasks.curation import (
     read,
 )
 from tasks.estimate import estimate_refresh
-from tasks.publish import CORPUS_SIZES
+from tasks.publish import corpus_sizes
 from tasks.recipes.curation import CurationRecipe, check_rules, resolve_curation_recipe
 from tasks.refresh import Refresh
-from tasks.sources import check_sources
 from tasks.store import Store, checked_name
 
 
@@ -56,12 +54,23 @@ def check_refresh(parameters: RefreshParameters) -> CurationRecipe:
     checked_name(parameters.name)
     recipe = resolve_curation_recipe(parameters.curation.recipe, parameters.curation.overrides)
     check_rules(recipe)
-    store = current_store()
-    store.check_remote()
-    goes_on = bool(store.versions(parameters.name)) and not parameters.input.replace
-    check_sources(sources(parameters), may_be_empty=goes_on)
+    current_store().check_remote()
     check_cluster()
+    _plan(parameters, recipe, write=False)
     return recipe
+
+
+def _plan(parameters: RefreshParameters, recipe: CurationRecipe, **options: Any) -> Refresh:
+    chosen = parameters.input
+    return Refresh.plan(
+        current_store(),
+        parameters.name,
+        sources(parameters),
+        recipe,
+        profile=chosen.profile,
+        replace=chosen.replace,
+        **options,
+    )
 
 
 def dry_run_refresh(parameters: RefreshParameters, recipe: CurationRecipe) -> dict[str, Any]:
@@ -89,34 +98,19 @@ def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any] | State[dict
     recipe = check_refresh(parameters)
     store = current_store()
     if parameters.execution.dry_run:
-        estimate = dry_run_refresh(parameters, recipe)
-        rows = [{"what": key, "value": str(value)} for key, value in estimate.items()]
-        show_table("estimate", rows, f"Estimate of a refresh of {parameters.name}")
-        return Completed(message="dry run: nothing was done", data=estimate)
+        return estimated(dry_run_refresh(parameters, recipe), f"a refresh of {parameters.name}")
     with (
         store.lock(f"corpus-{parameters.name}"),
         flow_scope(store, retry=refresh_command(store, parameters)),
     ):
-        plan = functools.partial(
-            Refresh.plan,
-            store,
-            parameters.name,
-            sources(parameters),
-            recipe,
-            profile=parameters.input.profile,
-            replace=parameters.input.replace,
-        )
-        plan(write=False)  # what it refuses leaves no run behind
-        result = _refresh(store, plan, recipe, parameters)
+        result = _refresh(store, recipe, parameters)
         corpus_published(store, result)
     if not result["changed"]:
         return Completed(message=f"no change: {result['corpus']}", data=result)
     return Completed(message=f"{result['corpus']}: {result['documents_kept']:,} documents", data=result)
 
 
-def _refresh(
-    store: Store, plan: Callable[..., Refresh], recipe: CurationRecipe, parameters: RefreshParameters
-) -> dict[str, Any]:
+def _refresh(store: Store, recipe: CurationRecipe, parameters: RefreshParameters) -> dict[str, Any]:
     lock = f"corpus-{parameters.name}"
     tags = {"tokenmill.flow": "refresh_corpus", **prefect_tags(store)}
     with tracked_run(store, f"refresh {parameters.name}", tags=tags, lock=lock) as tracker:
@@ -127,7 +121,7 @@ def _refresh(
         }
         tracker.parameters({"sources": sources(parameters), "recipe": configuration["recipe"]})
         tracker.json(configuration, "config.json")
-        refresh = run_as_task("collect", plan, progress=progress)
+        refresh = run_as_task("collect", _plan, parameters, recipe, progress=progress)
         if refresh.ignored_files:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(refresh.ignored_files.items()))
             console.say(f"left out, of no format that is read: {kinds}")
@@ -201,8 +195,7 @@ def _record(
     tracker: MlflowTracker, result: Mapping[str, Any], path: Path, manifest: Mapping[str, Any], card: str
 ) -> None:
     """Everything about the version that both pages show at the end of a run."""
-    sizes = {name: manifest[name] for name in CORPUS_SIZES if name in manifest}
-    tracker.dataset(result["corpus"], manifest["digest"], path, context="published", profile=sizes)
+    tracker.dataset(result["corpus"], manifest["digest"], path, context="published", profile=corpus_sizes(manifest))
     removed = {f"removed.{stage}": sum(reasons.values()) for stage, reasons in manifest["removed"].items()}
     counts = ("records_in", "documents_kept", "estimated_tokens", "new_files", "waiting_files")
     tracker.metrics({**{name: result[name] for name in counts}, **removed})

@@ -6,20 +6,19 @@ A dry run asks the flow's own estimate, without a flow run.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flows import arguments
+from flows.arguments import print_json
+from tasks.source_names import EMBEDDED, is_embedded, source_name
 from tasks.store import Store
 
 
-def _print_json(options: argparse.Namespace, result: Any) -> int:
-    if options.json:
-        print(json.dumps(result))
-    return 0
+def _estimated(options: argparse.Namespace, estimate: Mapping[str, Any]) -> int:
+    _print_facts(estimate)
+    return print_json(options, estimate)
 
 
 def _print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
@@ -58,9 +57,7 @@ def _refresh(options: argparse.Namespace, _: Store) -> int:
     )
     recipe = check_refresh(parameters)  # before Prefect starts
     if options.dry_run:
-        estimate = dry_run_refresh(parameters, recipe)
-        _print_facts(estimate)
-        return _print_json(options, estimate)
+        return _estimated(options, dry_run_refresh(parameters, recipe))
     result = refresh_corpus(parameters)
     if not result["changed"]:
         print(f"no change: {result['corpus']} was made from these inputs with this recipe; nothing was recomputed")
@@ -68,7 +65,7 @@ def _refresh(options: argparse.Namespace, _: Store) -> int:
     if result["waiting_files"]:
         print(f"{'files waiting for the next run':<40}{result['waiting_files']:>10,}")
     print(f"{result['corpus']}  digest {result['digest']}\n{result['path']}")
-    return _print_json(options, result)
+    return print_json(options, result)
 
 
 def _pretrain(options: argparse.Namespace, _: Store) -> int:
@@ -84,18 +81,16 @@ def _pretrain(options: argparse.Namespace, _: Store) -> int:
         consent=Consent(min_new_tokens=options.min_new_tokens),
         dry_run=options.dry_run,
     )
-    check_pretrain(parameters)
+    plan = check_pretrain(parameters)
     if options.dry_run:
-        estimate = dry_run_pretrain(parameters)
-        _print_facts(estimate)
-        return _print_json(options, estimate)
+        return _estimated(options, dry_run_pretrain(plan, parameters))
     result = pretrain(parameters)
     _print_training(result)
-    return _print_json(options, result)
+    return print_json(options, result)
 
 
 def _print_training(result: Mapping[str, Any]) -> None:
-    if not result.get("trained", True):
+    if not result["trained"]:
         print(f"not trained      {result['why_not']}")
         return
     print(f"model            {result['model']} ({result['num_parameters']:,} parameters)")
@@ -115,27 +110,24 @@ def _evaluate(options: argparse.Namespace, _: Store) -> int:
         promotion=Promotion(champion=options.champion),
         dry_run=options.dry_run,
     )
-    check_evaluate(parameters)
+    plan = check_evaluate(parameters)
     if options.dry_run:
-        estimate = dry_run_evaluate(parameters)
-        _print_facts(estimate)
-        return _print_json(options, estimate)
+        return _estimated(options, dry_run_evaluate(plan, parameters))
     result = evaluate(parameters)
     for name, value in result["scores"].items():
         print(f"{name:<20}{value:>14,.4f}" if isinstance(value, float) else f"{name:<20}{value:>14,}")
-    return _print_json(options, result)
+    return print_json(options, result)
 
 
 def _pipeline(options: argparse.Namespace, store: Store) -> int:
     from flows.parameters import Consent, Curation, Execution, Input, PipelineParameters, Training
     from flows.pipeline import check_pipeline, dry_run_pipeline, pipeline
-    from tasks.sources import source_name
 
-    sources = options.source or [arguments.EMBEDDED]
+    sources = options.source or [EMBEDDED]
     if options.pages:
-        if sources != [arguments.EMBEDDED]:
+        if sources != [EMBEDDED]:
             raise ValueError("--pages goes with the default source only")
-        sources = [f"{arguments.EMBEDDED}:{options.pages}"]
+        sources = [f"{EMBEDDED}:{options.pages}"]
     changed: dict[str, list[str]] = {"curation": [], "training": []}
     for setting in options.settings:
         group, _, rest = setting.partition(".")
@@ -143,7 +135,7 @@ def _pipeline(options: argparse.Namespace, store: Store) -> int:
             raise ValueError(f"unknown setting {setting.partition('=')[0]!r}: begin with curation. or training.")
         changed[group].append(rest)
     first, *more = sources
-    embedded = arguments.is_embedded(first)
+    embedded = is_embedded(first)
     parameters = PipelineParameters(
         name=options.name or ("docs" if embedded else source_name(first)),
         input=Input(source=first, more_sources=more, profile=options.input_profile, replace=options.replace),
@@ -154,14 +146,12 @@ def _pipeline(options: argparse.Namespace, store: Store) -> int:
         consent=Consent(min_new_tokens=options.min_new_tokens),
         execution=Execution(workers=options.workers, dry_run=options.dry_run),
     )
-    check_pipeline(parameters)
+    recipe = check_pipeline(parameters)
     if options.dry_run:
-        estimate = dry_run_pipeline(parameters)
-        _print_facts(estimate)
-        return _print_json(options, estimate)
+        return _estimated(options, dry_run_pipeline(parameters, recipe))
     result = pipeline(parameters)
     _print_pipeline(result, store)
-    return _print_json(options, result)
+    return print_json(options, result)
 
 
 def _print_pipeline(result: Mapping[str, Any], store: Store) -> None:
@@ -189,7 +179,7 @@ def _reconcile(options: argparse.Namespace, _: Store) -> int:
         print(f"{'would: ' if options.dry_run else ''}{action['what']:<28}{action['name']}  ({action['why']})")
     if not result["actions"]:
         print("nothing to do: no killed run has left anything")
-    return _print_json(options, result)
+    return print_json(options, result)
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {

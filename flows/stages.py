@@ -26,7 +26,7 @@ from infra.run_links import run_page
 from infra.settings import prefect_ui
 from tasks.funnel import funnel_rows
 from tasks.stages import StageOutput
-from tasks.store import Store
+from tasks.store import LIFE_LOCK, Store
 from tasks.transient import is_transient
 
 P = ParamSpec("P")
@@ -115,7 +115,7 @@ def flow_scope(store: Store, *, retry: str = "") -> Iterator[None]:
     While a run's lock is held the run is alive: `reconcile` ends those whose lock is free. `retry` is the command that
     goes on after a failure.
     """
-    with store.lock(f"flow-{flow_run_id()}"), progress.shown_in_flow_run(), cancelled_from_the_page():
+    with store.lock(f"{LIFE_LOCK}{flow_run_id()}"), progress.shown_in_flow_run(), cancelled_from_the_page():
         token = _STAGE.set("")
         try:
             yield
@@ -167,6 +167,16 @@ def show_funnel(result: Mapping[str, Any]) -> None:
 def show_table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
     """A table artifact of the flow run."""
     create_table_artifact(table=[dict(row) for row in rows], key=key, description=description)
+
+
+def estimated(estimate: Mapping[str, Any], of_what: str) -> State[Mapping[str, Any]]:
+    """How a dry run ends: its estimate as an artifact, by parts where it has some, and as the flow's result."""
+    rows = []
+    for key, value in estimate.items():
+        parts = value if isinstance(value, Mapping) else {"": value}
+        rows += [{"what": f"{key} {part}".strip(), "value": str(each)} for part, each in parts.items()]
+    show_table("estimate", rows, f"Estimate of {of_what}")
+    return Completed(message="dry run: nothing was done", data=estimate)
 
 
 def show_markdown(key: str, markdown: str, description: str) -> None:

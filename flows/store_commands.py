@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flows.arguments import print_json
 from tasks.store import Store
-
-
-def _print_json(result: Any) -> None:
-    print(json.dumps(result))
 
 
 def _generate(options: argparse.Namespace, store: Store) -> int:
@@ -49,10 +45,8 @@ def _corpora(options: argparse.Namespace, store: Store) -> int:
         )
     if not manifests:
         print(f"no corpus in {store.root} yet: make one with `tokenmill refresh` or `tokenmill pipeline`")
-    if options.json:
-        keys = ("name", "version", "created", "records_in", "documents_kept", "digest")
-        _print_json([{key: manifest[key] for key in keys} for manifest in manifests])
-    return 0
+    keys = ("name", "version", "created", "records_in", "documents_kept", "digest")
+    return print_json(options, [{key: manifest[key] for key in keys} for manifest in manifests])
 
 
 def _show(options: argparse.Namespace, store: Store) -> int:
@@ -68,9 +62,7 @@ def _show(options: argparse.Namespace, store: Store) -> int:
     print(f"edits{manifest['edits']:>45,}")
     print(f"tokens, estimated{manifest['estimated_tokens']:>33,}")
     print(f"recipe  {manifest['recipe']['name']}\ndigest  {manifest['digest']}\npath    {path}")
-    if options.json:
-        _print_json({**manifest, "path": str(path)})
-    return 0
+    return print_json(options, {**manifest, "path": str(path)})
 
 
 def _up(options: argparse.Namespace, store: Store) -> int:
@@ -85,8 +77,7 @@ def _doctor(options: argparse.Namespace, store: Store) -> int:
     findings = examine(store)
     for finding in findings:
         print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what:<18}{finding.detail}")
-    if options.json:
-        _print_json([{"what": f.what, "ok": f.ok, "detail": f.detail} for f in findings])
+    print_json(options, [{"what": f.what, "ok": f.ok, "detail": f.detail} for f in findings])
     return 0 if all(finding.ok for finding in findings) else 2
 
 
@@ -102,9 +93,7 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
     for entry in result["removed"]:
         print(f"{verb:<8} {entry['bytes'] / 1e6:>12,.1f} MB  {entry['path']}  ({entry['why']})")
     print(f"{'would free' if options.dry_run else 'freed'} {result['freed_bytes'] / 1e6:,.1f} MB")
-    if options.json:
-        _print_json(result)
-    return 0
+    return print_json(options, result)
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {

@@ -16,11 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from infra.orphans import LIFE_LOCK
 from infra.registry import ModelReference, model_references
 from tasks.atomic import TEMPORARY_PREFIX
 from tasks.garbage import Decision, Plan, Policy, Reference, freed_bytes, plan_garbage, size_bytes
-from tasks.store import InUseError, Store
+from tasks.store import LIFE_LOCK, InUseError, Store
 
 
 def collect_garbage(

@@ -33,11 +33,10 @@ from infra.settings import STORE_VARIABLE
 from infra.tracking_client import client
 from tasks.atomic import TEMPORARY_PREFIX
 from tasks.manifest import MANIFEST
-from tasks.store import InUseError, Store
+from tasks.store import LIFE_LOCK, InUseError, Store
 
 SESSION_AGE_S = 24 * 3600.0  # what a person may still want to read of a session's logs
 _TERM_GRACE_S = 5.0
-LIFE_LOCK = "flow-"
 _RUN_LOCKS = (LIFE_LOCK, "training-")  # one a flow run; all others are named after what they protect
 _SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_(\d+)")  # ends with the driver's process id
 _LAUNCHER = re.compile(r"tokenmill-[a-z0-9_]{8}")  # the folder that infra.tied has tempfile make for Ray's sessions

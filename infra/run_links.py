@@ -29,19 +29,9 @@ _RULE = "\n\n---\n\n"
 """Between the links and what stands below them."""
 
 
-def home_page(store: Store) -> str:
-    """Address of MLflow's first page."""
-    return f"{mlflow_ui(store)}/#/{_VIEW}"
-
-
 def run_page(store: Store, experiment_id: str, run_id: str) -> str:
     """Address of the page of a run."""
     return f"{mlflow_ui(store)}/{_run(experiment_id, run_id)}"
-
-
-def model_page(store: Store, reference: str) -> str:
-    """Address of the page of a model version, `name@version`."""
-    return f"{mlflow_ui(store)}/{_model(reference)}"
 
 
 def links_section(mlflow_client: MlflowClient, run_id: str) -> str:

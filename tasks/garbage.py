@@ -27,9 +27,8 @@ from tasks.checkpoint import complete_checkpoints, read_state
 from tasks.manifest import MANIFEST, read_manifest
 from tasks.pack import MANIFEST as TOKENS_MANIFEST
 from tasks.stages import SHARDS
-from tasks.store import Store
+from tasks.store import RUN_RECORD, Store
 
-RUN_RECORD = "pretraining.json"  # flows/pretrain_plan.py; has an "outcome" once the model is registered
 CHECKPOINTS = "checkpoints"
 _HEX = frozenset("0123456789abcdef")
 

@@ -33,10 +33,13 @@ _TABLES = {
 }
 _BUCKET_FILE = "bucket.json"
 _ROWS_PER_GROUP = 256
-CORPUS_SIZES = ("documents_kept", "text_bytes", "estimated_tokens")
-"""Keys of a version's manifest that say how large it is."""
 BYTES_PER_TOKEN = 4
 """Of English text under a vocabulary of some 50,000 (GPT-2's has 4.4 on web text); a small vocabulary has less."""
+
+
+def corpus_sizes(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """What a version's manifest says of how large it is; one of an earlier program says less."""
+    return {name: manifest[name] for name in ("documents_kept", "text_bytes", "estimated_tokens") if name in manifest}
 
 
 class LedgerError(RuntimeError):

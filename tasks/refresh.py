@@ -71,7 +71,8 @@ class Refresh:
         """What the sources hold now, laid beside the last version of corpus `name`: its inputs, and what is new.
 
         `profile` limits the new files of one run; `replace` leaves out what the sources hold no more. `write=False`
-        leaves the embedded default unwritten, which only estimates can do with. Raises ValueError where a source can't
+        leaves the embedded default unwritten and unsent what an earlier upload has left out, which checks and estimates
+        can do with. Raises ValueError where a source can't
         be read, or where a file would have to be read again that is gone.
         """
         versions = store.versions(name)
@@ -132,15 +133,10 @@ class Refresh:
         return self.last is not None and self.last["fingerprint"] == self.stages["publish"].fingerprint
 
     def published(self) -> tuple[Path, dict[str, Any]] | None:
-        """The latest version, where there is no change: its folder, fetched if need be, and its manifest.
-
-        A copy to the store's remote that was broken off is completed.
-        """
+        """The latest version, where there is no change: its folder, fetched if need be, and its manifest."""
         if self.last is None or not self.is_published:
             return None
-        directory = self.store.corpus(f"{self.name}@{self.version - 1}")
-        self.store.upload(directory)
-        return directory, dict(self.last)
+        return self.store.corpus(f"{self.name}@{self.version - 1}"), dict(self.last)
 
     def _check_readable(self) -> None:
         """ValueError where an input that the sources hold no more has lost its shards, and cannot be read again."""

@@ -20,13 +20,13 @@ from tasks.manifest import code_version, fingerprint, library_versions
 from tasks.read.environment_docs import list_modules, write_environment_docs
 from tasks.read.raw_file import open_handle
 from tasks.read.source import EmptySourceError, Listing, SourceFile, list_source
+from tasks.source_names import EMBEDDED, is_embedded, source_name
 from tasks.stages import Progress, no_progress
 from tasks.store import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-EMBEDDED = "environment-docs"
 DEFAULT_PAGES = MAX_SAMPLE_PAGES = 2500
 _PROJECT = "tokenmill"
 
@@ -50,10 +50,6 @@ def runtime_distributions(project: str = _PROJECT) -> list[str]:
                 waiting.append(requirement.name)
     del found[canonicalize_name(project)]
     return sorted(found)
-
-
-def is_embedded(source: str) -> bool:
-    return source == EMBEDDED or source.startswith(f"{EMBEDDED}:")
 
 
 def embedded_pages(source: str) -> int | None:
@@ -85,15 +81,6 @@ class Collected:
     """How many files of folders and globs are of no format we read, by suffix."""
     unwritten_pages: int = 0
     """Pages of the embedded default that a run would write first."""
-
-
-def check_sources(sources: Sequence[str], *, may_be_empty: bool = False) -> None:
-    """ValueError where one of them can't be read, before any work. `may_be_empty` as for `collect_sources`."""
-    for where, source in _expanded(sources):
-        if is_embedded(source):
-            _told(where, embedded_pages, source)
-        else:
-            _told(where, _listing, source, may_be_empty)
 
 
 def collect_sources(
@@ -206,11 +193,3 @@ def _write_embedded(distributions: Sequence[str], folder: Path, num_pages: int |
             num_pages=num_pages,
             on_progress=lambda done, total: progress("collect", done, total),
         )
-
-
-def source_name(source: str) -> str:
-    """The source's logical name, part of each document: the embedded default's, else the last part of the path."""
-    if is_embedded(source):
-        return EMBEDDED
-    parts = [part for part in source.split("?")[0].split("/") if part and not set("*?[") & set(part)]
-    return parts[-1].split(".")[0] or parts[-1] if parts else source

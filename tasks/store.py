@@ -33,7 +33,10 @@ from tasks.manifest import MANIFEST, read_manifest
 from tasks.remote import Remote, TakenError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
+LIFE_LOCK = "flow-"
+"""A flow run holds the lock of this name and its id while it lives."""
+RUN_RECORD = "pretraining.json"
+"""In a training run's folder: its MLflow run, corpus, model, recipe, and its outcome once the model is registered."""
 
 _FLOCK = "hhqqi4x"
 """C's `struct flock` on 64-bit Linux: type, whence, start, length (0: to the end), process (0 in a request)."""

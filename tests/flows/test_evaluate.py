@@ -143,7 +143,8 @@ def test_refused_before_any_work(store: Store, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_dry_run_does_nothing(store: Store) -> None:
     before = sorted(path for path in store.root.rglob("*") if "mlflow" not in path.parts)
-    result = dry_run_evaluate(parameters("web-smoke@3", "if_better", dry_run=True))
+    asked = parameters("web-smoke@3", "if_better", dry_run=True)
+    result = dry_run_evaluate(check_evaluate(asked), asked)
     assert result["model"] == "web-smoke@3" and result["held_out_documents"] > 0
     assert sorted(path for path in store.root.rglob("*") if "mlflow" not in path.parts) == before
     assert Path(result["token_shards"]).is_dir()

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from flows.parameters import PretrainParameters
-from flows.pretrain_plan import RUN_FILE, PretrainPlan, check_pretrain, dry_run_pretrain, too_few_new_tokens
+from flows.pretrain_plan import PretrainPlan, check_pretrain, dry_run_pretrain, too_few_new_tokens
 from infra.earlier_run import RUN_DIR_TAG
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from tasks.manifest import SCHEMA_VERSION
-from tasks.store import Store
+from tasks.store import RUN_RECORD, Store
 
 TOKENS = 2_000_000
 
@@ -58,7 +58,7 @@ def begun(store: Store, plan: PretrainPlan, **changes: Any) -> str:
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     with tracked_run(store, plan.name, tags={RUN_DIR_TAG: str(plan.run_dir)}) as tracker:
         known = {**plan.identity, "mlflow_run_id": tracker.run_id, **changes}
-        (plan.run_dir / RUN_FILE).write_text(json.dumps(known))
+        (plan.run_dir / RUN_RECORD).write_text(json.dumps(known))
         return tracker.run_id
 
 
@@ -90,7 +90,8 @@ def test_refused_before_any_work(store: Store, changes: dict[str, Any], message:
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(store: Store) -> None:
     too_few_new_tokens(check_pretrain(parameters()), 1)  # MLflow makes its database when it is first asked
     before = sorted(store.root.rglob("*"))
-    result = dry_run_pretrain(parameters(consent={"approval": True}, dry_run=True))
+    asked = parameters(consent={"approval": True}, dry_run=True)
+    result = dry_run_pretrain(check_pretrain(asked), asked)
     assert sorted(store.root.rglob("*")) == before
     assert (result["would_train"], result["model_name"], result["resumes_from_step"]) == (True, "web-smoke", 0)
     assert result["num_steps"] == 960 and result["asks_for_approval"] is True

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from infra.run_links import home_page, links_section, model_page, refresh_links, run_page, with_links
+from infra.run_links import links_section, refresh_links, run_page, with_links
 from tasks.store import Store
 
 VIEW = "?workflowType=machine_learning"
@@ -44,9 +44,7 @@ def note(history: tuple[MlflowClient, str], run_id: str) -> str:
 def test_addresses_open_the_view_for_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000/")
     store = Store.open(tmp_path)
-    assert home_page(store) == f"http://mlflow.example:5000/#/{VIEW}"
     assert run_page(store, "1", "abc") == f"http://mlflow.example:5000/#/experiments/1/runs/abc{VIEW}"
-    assert model_page(store, "web-smoke@3") == f"http://mlflow.example:5000/#/models/web-smoke/versions/3{VIEW}"
 
 
 def test_a_run_leads_to_all_that_belongs_to_it(history: tuple[MlflowClient, str]) -> None:

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.atomic import write_json
-from tasks.garbage import RUN_RECORD, Plan, Policy, Reference, freed_bytes, plan_garbage, size_bytes
+from tasks.garbage import Plan, Policy, Reference, freed_bytes, plan_garbage, size_bytes
 from tasks.manifest import SCHEMA_VERSION, read_manifest
 from tasks.recipes.pretraining import resolve_pretrain_recipe
-from tasks.store import Store
+from tasks.store import RUN_RECORD, Store
 
 NOW = 2_000_000_000.0
 DAY_S = 86_400.0
@@ -101,12 +101,6 @@ def paths(plan: Plan, store: Store) -> tuple[set[str], dict[str, str]]:
     """What goes, and what stays with its reason; relative to the store."""
     gone = {str(decision.path.relative_to(store.root)) for decision in plan.removed}
     return gone, {str(decision.path.relative_to(store.root)): decision.why for decision in plan.kept}
-
-
-def test_the_record_of_a_run_is_the_one_that_pretraining_writes() -> None:
-    from flows.pretrain_plan import RUN_FILE  # takes torch and mlflow
-
-    assert RUN_RECORD == RUN_FILE
 
 
 def test_old_versions_go_with_what_only_they_were_made_of(store: Store) -> None:

@@ -3,16 +3,13 @@ from pathlib import Path
 import pytest
 
 from tasks import sources
+from tasks.source_names import EMBEDDED, is_embedded, source_name
 from tasks.sources import (
-    EMBEDDED,
     MAX_SAMPLE_PAGES,
     Collected,
-    check_sources,
     collect_sources,
     embedded_pages,
-    is_embedded,
     runtime_distributions,
-    source_name,
 )
 from tasks.store import Store
 from tests.data.prose import write_jsonl
@@ -80,12 +77,17 @@ def test_a_killed_collection_is_not_taken_for_a_whole_one(tmp_path: Path, monkey
     assert len(collect_sources(store, [f"{EMBEDDED}:3"]).files) == 4
 
 
+def looked_at(tmp_path: Path, sources: list[str]) -> Collected:
+    """What an estimate sees of the sources."""
+    return collect_sources(Store.open(tmp_path / "store"), sources, write=False)
+
+
 def test_a_source_is_checked_before_any_work(tmp_path: Path) -> None:
     good = str(write_jsonl(tmp_path / "rows.jsonl", 1))
-    check_sources([good, f"{EMBEDDED}:7"])
+    looked_at(tmp_path, [good, f"{EMBEDDED}:7"])
     for wrong in (str(tmp_path / "nothing-here"), f"{EMBEDDED}:none", ""):
         with pytest.raises(ValueError, match=r"nothing-here|number of pages|empty"):
-            check_sources([good, wrong])
+            looked_at(tmp_path, [good, wrong])
 
 
 def test_several_sources_are_one_and_each_file_is_taken_once(tmp_path: Path) -> None:
@@ -130,20 +132,20 @@ def test_a_list_names_sources_one_a_line(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_is_wrong_in_a_list_is_told_with_its_line(text: str, said: str, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", 1)
     with pytest.raises(ValueError, match=said):
-        check_sources([write_list(tmp_path, text)])
+        looked_at(tmp_path, [write_list(tmp_path, text)])
 
 
 def test_a_list_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     for name in ("nowhere.txt", "latin.txt"):
         with pytest.raises(ValueError, match=rf"list of sources .*{name} cannot be read"):
-            check_sources([str(tmp_path / name)])
+            looked_at(tmp_path, [str(tmp_path / name)])
 
 
 def test_a_list_elsewhere_has_whole_addresses(tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", 1)
     address = f"file://{write_list(tmp_path, str(rows))}"
-    check_sources([address])
+    looked_at(tmp_path, [address])
     write_list(tmp_path, "rows.jsonl")
     with pytest.raises(ValueError, match=r"line 1: 'rows\.jsonl' is relative"):
-        check_sources([address])
+        looked_at(tmp_path, [address])

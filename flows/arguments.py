@@ -12,6 +12,7 @@ from tasks.source_names import EMBEDDED, is_embedded
 PROFILES = "smoke, small, full"
 _WORKERS = "shards at a time (default: all CPUs of Ray)"
 _REPLACE = "start over from what is there now alone"
+_RETRAIN = "make the next generation of the corpus' tokenizer (default: the tokenizer that earlier trainings used)"
 _MIN_NEW_TOKENS = "train only when the corpus has so many more tokens than when the model was last trained (default: 0)"
 
 
@@ -60,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     add("corpora", "Published corpus versions.", run)
     show = add("show", "One corpus version: funnel, recipe, where it lies.", run)
     show.add_argument("corpus", metavar="N[@V]")
+    _diff(add("diff", "What changed between two corpus versions, as a table and an HTML report.", run))
+    _takedown(add("takedown", "Find pages in all that was made of them; with --apply take them out for good.", run))
     up = add("up", "Serve Prefect and MLflow on this store's history, with the flows to trigger, until Ctrl-C.", store)
     up.add_argument("--prefect-port", type=_positive, default=4200, metavar="P")
     up.add_argument("--mlflow-port", type=_positive, default=5000, metavar="P")
@@ -97,6 +100,7 @@ def _pretrain(pretrain: argparse.ArgumentParser) -> None:
     pretrain.add_argument("--recipe", default="smoke", metavar="R", help=f"{PROFILES} (default: smoke)")
     pretrain.add_argument("--model", default="", metavar="NAME", help="name in the registry (default: corpus-recipe)")
     pretrain.add_argument("--workers", type=_positive, default=1, metavar="N", help="training processes (default: 1)")
+    pretrain.add_argument("--retrain-tokenizer", action="store_true", help=_RETRAIN)
     pretrain.add_argument("--resume-from", default="", metavar="RUN_ID", help="the MLflow run to go on with")
     pretrain.add_argument("--min-new-tokens", type=_natural, default=0, metavar="N", help=_MIN_NEW_TOKENS)
 
@@ -128,6 +132,7 @@ def _pipeline(pipeline: argparse.ArgumentParser) -> None:
     pipeline.add_argument("--min-new-tokens", type=_natural, default=0, metavar="N", help=_MIN_NEW_TOKENS)
     pipeline.add_argument("--input-profile", default="full", metavar="P", help="as refresh --profile (default: full)")
     pipeline.add_argument("--profile", default="smoke", metavar="P", help=f"training: {PROFILES} (default: smoke)")
+    pipeline.add_argument("--retrain-tokenizer", action="store_true", help=_RETRAIN)
     pipeline.add_argument("--workers", type=_positive, default=0, metavar="N", help=_WORKERS)
 
 
@@ -138,6 +143,43 @@ def _garbage(garbage: argparse.ArgumentParser) -> None:
     garbage.add_argument(
         "--min-age-days", type=_age, default=7.0, metavar="D", help="leave what is younger (default: 7)"
     )
+
+
+def _diff(diff: argparse.ArgumentParser) -> None:
+    diff.epilog = (
+        "examples: `tokenmill diff docs@2 docs@5`; `tokenmill diff docs`, its last two versions; `tokenmill diff web-a"
+        " web-b --html ab.html`, the latest of two recipes"
+    )
+    diff.add_argument("first", metavar="N[@V]", help="the earlier version; alone: compared with the one before it")
+    diff.add_argument("second", nargs="?", default="", metavar="N[@V]", help="the later version")
+    diff.add_argument(
+        "--html", type=_path, metavar="FILE", help="where the report goes (default: reports/ in the store)"
+    )
+    diff.add_argument("--samples", type=_natural, default=5, metavar="K", help="documents of each kind (default: 5)")
+
+
+def _takedown(takedown: argparse.ArgumentParser) -> None:
+    takedown.epilog = (
+        "examples: `tokenmill takedown --domain example.org` says where its pages are; `tokenmill takedown --url"
+        " https://example.org/a --apply --reason 'asked by its author'` publishes versions without that page and all"
+        " its copies"
+    )
+    takedown.add_argument("--url", action="append", default=[], metavar="U", help="a page; may be repeated")
+    takedown.add_argument(
+        "--domain", action="append", default=[], metavar="D", help="all of a host and those under it; may be repeated"
+    )
+    takedown.add_argument(
+        "--document", action="append", default=[], metavar="ID", help="a record of the ledger; may be repeated"
+    )
+    takedown.add_argument("--name", default="", metavar="N", help="this corpus alone (default: all)")
+    takedown.add_argument(
+        "--apply", action="store_true", help="publish versions without them, and keep them from coming back"
+    )
+    takedown.add_argument(
+        "--purge", action="store_true", help="with --apply: remove them from the older versions' files as well"
+    )
+    takedown.add_argument("--only", action="store_true", help="these documents alone, not their near-duplicates")
+    takedown.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
 
 
 def _setting(text: str) -> str:
@@ -174,6 +216,11 @@ def _source(text: str) -> str:
     if "://" in text or is_embedded(text):
         return text
     return os.path.abspath(Path(text).expanduser())  # noqa: PTH100 - a glob must keep its pattern
+
+
+def _path(text: str) -> Path:
+    """A local path made absolute, because drivers leave the current folder."""
+    return Path(text).expanduser().absolute()
 
 
 def _model(text: str) -> str:

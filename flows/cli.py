@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from tasks.store import Store
 
 _INTERRUPTED = "interrupted; run the same command again to go on from where it stopped"
-_RUNS = frozenset({"refresh", "pretrain", "evaluate", "pipeline", "reconcile"})  # they start servers, and most Ray
+_RUNS = frozenset(
+    {"refresh", "pretrain", "evaluate", "pipeline", "reconcile", "takedown"}
+)  # they start servers, and most Ray
 _SUPERVISED_VARIABLE = "TOKENMILL_SUPERVISED"
 _MIN_FREE_BYTES = 64 << 20  # the two histories of a new store take 10 MB; Prefect's server tries for 2 minutes
 _STOPPED = frozenset({"TerminationSignal", "CancelledRun"})  # Prefect's own names, which are not imported for this

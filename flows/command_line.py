@@ -5,7 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from flows.parameters import EvaluateParameters, Input, PipelineParameters, PretrainParameters, RefreshParameters
+from flows.parameters import (
+    DiffParameters,
+    EvaluateParameters,
+    Input,
+    PipelineParameters,
+    PretrainParameters,
+    RefreshParameters,
+)
 from tasks.store import Store
 
 
@@ -43,6 +50,7 @@ def pipeline_command(store: Store, parameters: PipelineParameters) -> str:
             *_sources(parameters.input),
             *("--input-profile", parameters.input.profile, "--curation", parameters.curation.recipe),
             *("--profile", parameters.training.profile),
+            *(["--retrain-tokenizer"] if parameters.training.retrain_tokenizer else []),
             *("--min-new-tokens", str(parameters.consent.min_new_tokens)),
             *_settings(parameters.curation.settings, "curation."),
             *_settings(parameters.training.settings, "training."),
@@ -58,11 +66,18 @@ def pretrain_command(store: Store, corpus: str, parameters: PretrainParameters) 
         [
             *("tokenmill", "pretrain", "--store", str(store.root), "--corpus", corpus, "--recipe", training.profile),
             *(["--model", training.model] if training.model else []),
+            *(["--retrain-tokenizer"] if training.retrain_tokenizer else []),
             *("--workers", str(parameters.workers)),
             *(["--resume-from", parameters.resume_from] if parameters.resume_from else []),
             *_settings(training.settings),
         ]
     )
+
+
+def diff_command(store: Store, before: str, after: str, parameters: DiffParameters) -> str:
+    """`tokenmill diff ...` of the two versions that the parameters stand for."""
+    samples = ("--samples", str(parameters.samples))
+    return shlex.join(["tokenmill", "diff", "--store", str(store.root), *samples, before, after])
 
 
 def evaluate_command(store: Store, parameters: EvaluateParameters) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from tasks.funnel import funnel_rows
 
+if TYPE_CHECKING:
+    from tasks.diff import VersionDiff
+
 _LINE_INTERVAL_S = 10.0  # where there is no terminal: in a log
+_DOMAINS_IN_A_LINE = 3
 
 
 class Console:
@@ -23,7 +27,7 @@ class Console:
         self._said_s = 0.0
         self._ended = False
 
-    def progress(self, stage: str, done: int, total: int, note: str = "") -> None:
+    def progress(self, stage: str, done: int, total: int, note: str = "", *, records: int = 0) -> None:
         """A bar a stage, closed when it is done; where there is no terminal, a line now and then."""
         if stage != self._stage:
             self.close()
@@ -68,6 +72,33 @@ def funnel_lines(result: Mapping[str, Any]) -> list[str]:
     lines.append(f"{'documents kept':<40}{kept:>10,}{kept / max(records, 1):>9.1%}")
     if (tokens := result.get("tokens")) is not None:
         lines.append(f"{'tokens':<40}{tokens:>10,}")
+    return lines
+
+
+def diff_lines(diff: VersionDiff) -> list[str]:
+    """What changed between two versions, as a table for people."""
+    from tasks.diff_report import KIND_TITLES, printable, signed, words
+
+    before, after = diff.before, diff.after
+    lines = [f"{'':<40}{'documents':>14}{'tokens, est.':>16}"]
+    lines.append(f"{before.reference:<40}{before.documents:>14,}{before.estimated_tokens:>16,}")
+    for kind, part in diff.kinds.items():
+        more = part.estimated_tokens_in - part.estimated_tokens_out
+        tokens = f"{more:+,}" if more else ""
+        lines.append(f"  {KIND_TITLES[kind]:<38}{signed(kind, part.documents):>14}{tokens:>16}")
+        for stage, reason, count in part.reasons:
+            lines.append(f"    {printable(f'{words(stage)}: {words(reason)}'):<36}{count:>14,}")
+    lines.append(f"{after.reference:<40}{after.documents:>14,}{after.estimated_tokens:>16,}")
+    lines.append(f"{'unchanged':<40}{diff.unchanged:>14,}")
+    for exact in diff.exact_tokens:
+        name = f"tokens by {exact.tokenizer_sha256[:12]}, {words(exact.split)}"
+        lines.append(f"{name:<40}{exact.before:>14,}{exact.after:>16,}{exact.after - exact.before:>+16,}")
+    for kind, part in diff.kinds.items():
+        shown = part.domains[:_DOMAINS_IN_A_LINE]
+        rest = len(part.domains) - len(shown) + part.other_domains[0]
+        if shown:
+            domains = ", ".join(f"{printable(domain)} {count:,}" for domain, count in shown)
+            lines.append(f"{KIND_TITLES[kind].lower():<12}{domains}{f', and {rest:,} domains more' if rest else ''}")
     return lines
 
 

@@ -42,10 +42,12 @@ from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel
 
 from flows.automations import register_automations
+from flows.diff_versions import diff_versions
 from flows.evaluate import evaluate
 from flows.parameters import (
     Consent,
     Curation,
+    DiffParameters,
     EvaluateParameters,
     PipelineParameters,
     PretrainParameters,
@@ -58,6 +60,7 @@ from flows.pretrain import pretrain
 from flows.pretrain_on_publish import MIN_NEW_TOKENS, pretrain_on_publish
 from flows.reconcile import FLOW_NAMES, reconcile
 from flows.refresh_corpus import refresh_corpus
+from flows.takedown import TakedownParameters, takedown
 from infra.settings import current_store
 
 _MAX_RUNS = 6
@@ -162,6 +165,20 @@ OFFERS: Sequence[Offer] = (
         " here (Edit), above all how many new tokens it takes.",
         {"corpus": "docs", "training": Training(), "workers": 1, "consent": Consent(min_new_tokens=MIN_NEW_TOKENS)},
         "model",
+    ),
+    Offer(
+        diff_versions,
+        "diff",
+        "What changed between two corpus versions: documents, tokens, domains, samples.",
+        {"parameters": DiffParameters()},
+        "corpus",
+    ),
+    Offer(
+        takedown,
+        "takedown",
+        "Finds pages in corpora, token shards, training runs and models; takes them out of the corpora if told to.",
+        {"parameters": TakedownParameters()},
+        "corpus",
     ),
     Offer(evaluate, "evaluate", "A model version to its scores.", {"parameters": EvaluateParameters()}, "model"),
     Offer(pipeline, "pipeline", "The whole job, as one run.", {"parameters": PipelineParameters()}, "model"),

@@ -110,6 +110,12 @@ class Training(_Parameters):
         pattern=_OPTIONAL_NAME,
         description="Name in the registry; empty: corpus name and profile, such as docs-smoke.",
     )
+    retrain_tokenizer: bool = Field(
+        False,
+        title="Retrain tokenizer",
+        description="Make the next generation of the corpus' tokenizer from this version. Off: the tokenizer of the"
+        " first version that was trained on, or of the latest retraining.",
+    )
 
     @property
     def overrides(self) -> Mapping[str, str]:
@@ -213,6 +219,23 @@ class PipelineParameters(_Parameters):
     scoring: Scoring = Field(default_factory=Scoring, title="Scoring")
     promotion: Promotion = Field(default_factory=Promotion, title="Promotion")
     execution: Execution = Field(default_factory=Execution, title="Execution")
+
+
+class DiffParameters(_Parameters):
+    """Two corpus versions, of one name or of two."""
+
+    before: str = Field(
+        "",
+        title="Earlier version",
+        pattern=r"^$|" + VERSION_NAME,
+        description="name@version, or name: its latest. Empty: the version before the later one.",
+    )
+    after: str = Field(
+        "docs", title="Later version", pattern=VERSION_NAME, description="name (its latest version) or name@version."
+    )
+    samples: int = Field(
+        5, ge=0, le=100, title="Samples", description="Documents shown of each kind of change, with their texts."
+    )
 
 
 class ReconcileParameters(_Parameters):

@@ -43,11 +43,12 @@ from tasks.loss_curve import loss_curve_picture
 from tasks.markdown import markdown_quotes, markdown_table
 from tasks.metrics_file import METRICS_FILE
 from tasks.pack import MANIFEST, SPLITS, TokenShards
+from tasks.ports import ShardMap
 from tasks.publish import corpus_sizes
 from tasks.samples import SAMPLES_FILE, read_samples
 from tasks.store import RUN_RECORD
-from tasks.tokenization import TOKENIZER_FILE, tokenize
-from tasks.tokenizer import tokenizer_hash
+from tasks.tokenization import TokenizedCorpus, tokenize
+from tasks.tokenizer import TOKENIZER_FILE, tokenizer_hash
 from tasks.train_loop import TrainJob
 
 _METRICS = ("loss", "learning_rate", "grad_norm", "tokens_per_s", "held_out_loss", "held_out_bits_per_byte", "tokens")
@@ -108,11 +109,14 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
         if not plan.corpus.is_dir():  # it is in the store's remote
             run_as_task("fetch", plan.store.fetch, plan.corpus)
         with training_slot(), ray_cluster() as shard_map:
-            tokens = _earlier_tokens(plan) or run_as_task(
-                "tokenize", tokenize, plan.store, plan.corpus, plan.recipe, shard_map, progress
-            )
-            known["tokens"] = str(tokens)
-            write_json(plan.run_dir / RUN_RECORD, known)
+            tokens = _earlier_tokens(plan)
+            if tokens is None:
+                made = run_as_task("tokenize", _tokenize, plan, shard_map)
+                tokens = made.folder
+                tracker.parameters({"tokenizer": made.tokenizer.facts})
+                tracker.metrics({"token_buckets_linked": made.num_linked, "token_buckets_packed": made.num_packed})
+                known |= {"tokens": str(tokens), "tokenizer": made.tokenizer.facts}
+                write_json(plan.run_dir / RUN_RECORD, known)
             job = TrainJob(
                 tokens_dir=tokens,
                 tokenizer_file=tokens / TOKENIZER_FILE,
@@ -121,7 +125,7 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
                 resume=True,
             )
             result = run_as_task("train", _train, job, plan.workers, tracker)
-        outcome = run_as_task("register", _register, plan, tracker, job, result)
+        outcome = run_as_task("register", _register, plan, tracker, job, result, known.get("tokenizer", {}))
         write_json(plan.run_dir / RUN_RECORD, known | {"outcome": outcome})
         return {**outcome, "mlflow_run_id": tracker.run_id, "trained": True, "changed": True}
 
@@ -130,6 +134,10 @@ def _earlier_tokens(plan: PretrainPlan) -> Path | None:
     """What the run was begun with: other code may make the same shards under another name."""
     recorded = plan.earlier.get("tokens")
     return Path(recorded) if recorded and (Path(recorded) / MANIFEST).is_file() else None
+
+
+def _tokenize(plan: PretrainPlan, shard_map: ShardMap) -> TokenizedCorpus:
+    return tokenize(plan.store, plan.corpus, plan.recipe, shard_map, progress, choice=plan.tokenizer)
 
 
 def _train(job: TrainJob, num_workers: int, tracker: MlflowTracker) -> dict[str, Any]:
@@ -157,7 +165,9 @@ def _log_samples(job: TrainJob, tracker: MlflowTracker) -> None:
     tracker.json({"columns": columns, "data": [[row[name] for name in columns] for row in rows]}, "samples.json")
 
 
-def _register(plan: PretrainPlan, tracker: MlflowTracker, job: TrainJob, result: dict[str, Any]) -> dict[str, Any]:
+def _register(
+    plan: PretrainPlan, tracker: MlflowTracker, job: TrainJob, result: dict[str, Any], tokenizer: Mapping[str, Any]
+) -> dict[str, Any]:
     curve = _show_curve(plan, job)
     for file in (curve, job.run_dir / METRICS_FILE, job.run_dir / RESULT_FILE):
         tracker.artifact(file)
@@ -174,7 +184,7 @@ def _register(plan: PretrainPlan, tracker: MlflowTracker, job: TrainJob, result:
         name=plan.model,
         checkpoint=Path(result["checkpoint"]),
         tokenizer_file=job.tokenizer_file,
-        tags=_version_tags(plan, job, result),
+        tags=_version_tags(plan, job, result, tokenizer),
         description=summary,
         step=result["step"],
     )
@@ -195,9 +205,12 @@ def _register(plan: PretrainPlan, tracker: MlflowTracker, job: TrainJob, result:
     }
 
 
-def _version_tags(plan: PretrainPlan, job: TrainJob, result: Mapping[str, Any]) -> dict[str, str]:
+def _version_tags(
+    plan: PretrainPlan, job: TrainJob, result: Mapping[str, Any], tokenizer: Mapping[str, Any]
+) -> dict[str, str]:
     """What leads from the model version back to everything that it was made of."""
     return {
+        **{f"tokenizer_{name}": str(value) for name, value in tokenizer.items()},
         "corpus": plan.reference,
         "corpus_digest": plan.manifest["digest"],
         TOKENS_TAG: str(plan.manifest.get("estimated_tokens", 0)),

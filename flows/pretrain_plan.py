@@ -19,6 +19,8 @@ from tasks.estimate import estimate_pretrain
 from tasks.manifest import code_version, fingerprint, library_versions
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe, resume_differences
 from tasks.store import RUN_RECORD, Store, checked_name
+from tasks.tokenization import tokenizer_line
+from tasks.tokenizer_generations import TokenizerChoice, TokenizerLine
 from tasks.train_loop import CHECKPOINTS
 
 TOKENS_TAG = "corpus_estimated_tokens"
@@ -34,6 +36,7 @@ class PretrainPlan:
     recipe: PretrainRecipe
     workers: int
     model: str  # name in the registry
+    tokenizer: TokenizerChoice
     run_dir: Path
     earlier: Mapping[str, Any]  # RUN_RECORD of a run that was begun in this folder before; empty for a new one
 
@@ -76,6 +79,7 @@ class PretrainPlan:
             "corpus_digest": self.manifest["digest"],
             "model": self.model,
             "recipe": self.recipe.model_dump(mode="json"),
+            "tokenizer_generation": self.tokenizer.generation,
         }
 
 
@@ -104,9 +108,35 @@ def plan_pretrain(parameters: PretrainParameters) -> PretrainPlan:
         "corpus_name": reference,
         "model": model,
     }
-    run_dir = store.runs / fingerprint(identity)[:20]
-    plan = PretrainPlan(store, corpus, manifest, recipe, parameters.workers, model, run_dir, _run_file(run_dir))
-    return _resumed(plan, parameters.resume_from) if parameters.resume_from else plan
+    line = tokenizer_line(store, manifest, recipe)
+    retrain = parameters.training.retrain_tokenizer
+    run_dir, tokenizer = _run_with_its_tokenizer(store, line, identity, retrain=retrain)
+    plan = PretrainPlan(
+        store, corpus, manifest, recipe, parameters.workers, model, tokenizer, run_dir, _run_file(run_dir)
+    )
+    if not parameters.resume_from:
+        return plan
+    if retrain:
+        raise ValueError("a resumed run keeps its tokenizer: leave out resume_from, or the retraining of the tokenizer")
+    return _resumed(plan, line, parameters.resume_from)
+
+
+def _run_with_its_tokenizer(
+    store: Store, line: TokenizerLine, identity: Mapping[str, Any], *, retrain: bool
+) -> tuple[Path, TokenizerChoice]:
+    """Where the run is, and what it is packed with: the latest tokenizer, or, for a run that was begun before that one
+    was made and is not finished, its own."""
+
+    def run_dir(choice: TokenizerChoice) -> Path:
+        return store.runs / fingerprint({**identity, "tokenizer_generation": choice.generation})[:20]
+
+    latest = line.choose(identity["corpus"], retrain=retrain)
+    if not retrain and not _run_file(run_dir(latest)):
+        for generation in reversed(range(1, latest.generation)):
+            earlier = run_dir(TokenizerChoice(generation))
+            if (record := _run_file(earlier)) and "outcome" not in record:
+                return earlier, line.chosen(generation)
+    return run_dir(latest), latest
 
 
 def check_pretrain(parameters: PretrainParameters) -> PretrainPlan:
@@ -124,7 +154,7 @@ def _run_file(run_dir: Path) -> dict[str, Any]:
     return known
 
 
-def _resumed(plan: PretrainPlan, run_id: str) -> PretrainPlan:
+def _resumed(plan: PretrainPlan, line: TokenizerLine, run_id: str) -> PretrainPlan:
     """The plan in the folder of the MLflow run `run_id`, whatever the code was then. ValueError where it can't be."""
     run = find_earlier_run(plan.store, run_id)
     who = f"run {run_id} ({run.name})"
@@ -133,9 +163,8 @@ def _resumed(plan: PretrainPlan, run_id: str) -> PretrainPlan:
         raise ValueError(f"{who} left nothing in {run.run_dir} to go on with: leave resume_from empty for a new run")
     if "outcome" in before:
         raise ValueError(f"{who} is finished: it made {before['outcome']['model']}; leave resume_from empty")
-    resumed = PretrainPlan(
-        plan.store, plan.corpus, plan.manifest, plan.recipe, plan.workers, plan.model, run.run_dir, before
-    )
+    tokenizer = line.chosen(before.get("tokenizer_generation", plan.tokenizer.generation))
+    resumed = replace(plan, tokenizer=tokenizer, run_dir=run.run_dir, earlier=before)
     if plan.store.is_locked(resumed.lock):
         raise ValueError(f"{who} is being trained now: wait for it, or cancel it first")
     differences = [
@@ -184,6 +213,8 @@ def dry_run_pretrain(plan: PretrainPlan, parameters: PretrainParameters) -> dict
         "why_not": why_not,
         "asks_for_approval": parameters.consent.approval,
         "resumes_mlflow_run": plan.earlier.get("mlflow_run_id", ""),
+        "tokenizer_generation": plan.tokenizer.generation,
+        "would_train_tokenizer": not plan.tokenizer.is_made,
         "resumes_from_step": int(checkpoint.name.removeprefix("step-")) if checkpoint else 0,
         "recipe": plan.recipe.model_dump(mode="json"),
         **plan.estimate(),

@@ -42,7 +42,16 @@ from infra.settings import current_store
 from infra.tracking_spool import deliver_spools
 from tasks.store import LIFE_LOCK, InUseError, Store
 
-FLOW_NAMES = ("evaluate", "pipeline", "pretrain", "pretrain_on_publish", "reconcile", "refresh_corpus")
+FLOW_NAMES = (
+    "diff_versions",
+    "evaluate",
+    "pipeline",
+    "pretrain",
+    "pretrain_on_publish",
+    "reconcile",
+    "refresh_corpus",
+    "takedown",
+)
 """Our flows; the server may be shared with others. Written out: importing them takes torch, which takes seconds."""
 
 _PENDING_S = 30 * 60.0  # a process has started within seconds, or its runner was killed first

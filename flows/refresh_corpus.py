@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,19 @@ from infra.ray_map import check_cluster, ray_cluster
 from infra.settings import current_store
 from tasks.corpus_card import corpus_card, kept_samples, ledger_summary, removed_samples, samples_markdown
 from tasks.curation import (
+    Screened,
     apply_rules,
-    deduplicate,
     extract,
     identify_language,
     inventory,
+    merge,
     publish,
     read,
 )
+from tasks.diff import compare
+from tasks.diff_report import diff_markdown
 from tasks.estimate import estimate_refresh
+from tasks.ports import ShardMap
 from tasks.publish import corpus_sizes
 from tasks.recipes.curation import CurationRecipe, check_rules, resolve_curation_recipe
 from tasks.refresh import Refresh
@@ -133,43 +137,49 @@ def _refresh(store: Store, recipe: CurationRecipe, parameters: RefreshParameters
             _record(tracker, result, path, manifest, corpus_card(path, manifest))
             return result
 
+        console.say(f"{refresh.name}@{refresh.version}: {refresh.mode_reason}")
         with ray_cluster(parameters.execution.workers or None) as shard_map:
-            counted = run_as_task("inventory", inventory, refresh, shard_map, progress)
-            records = run_as_task("read", read, refresh, counted, shard_map, progress)
-            extracted = run_as_task("extract", extract, refresh, records, shard_map, progress)
-            identified = run_as_task("language", identify_language, refresh, extracted, shard_map, progress)
-            good = run_as_task("quality", apply_rules, refresh, "quality", identified, shard_map, progress)
-            clean = run_as_task("toxicity", apply_rules, refresh, "toxicity", good, shard_map, progress)
-            clusters = run_as_task("deduplicate", deduplicate, refresh, clean, shard_map, progress)
-            path, manifest = run_as_task(
-                "publish",
-                publish,
-                refresh,
-                counted,
-                {"extract": extracted, "language": identified, "quality": good, "toxicity": clean},
-                clusters,
-                shard_map,
-                progress,
-                {"mlflow_run_id": tracker.run_id, **prefect_tags(store)},
-            )
+            screened = _screen(refresh, shard_map)
+            merged = run_as_task("deduplicate", merge, refresh, screened, shard_map, progress)
+            facts = {"mlflow_run_id": tracker.run_id, **prefect_tags(store)}
+            path, manifest = run_as_task("publish", publish, refresh, screened, merged, shard_map, progress, facts)
         result = _result(refresh, tracker, path, manifest, changed=True)
         tracker.rename(result["corpus"])
         if not manifest["documents_kept"]:
             console.say(f"warning: nothing was kept of {manifest['records_in']} records; the ledger says why")
-        texts = {  # what each stage of the ledger took in
-            "language": extracted.shards,
-            "quality": identified.shards,
-            "toxicity": good.shards,
-            "exact_dedup": clean.shards,
-            "near_dedup": clean.shards,
-        }
-        card = run_as_task("card", _card_and_samples, path, manifest, texts)
+        card = run_as_task("card", _card_and_samples, store, path, manifest)
         _record(tracker, result, path, manifest, card)
+        if refresh.last is not None:
+            before = store.corpus(f"{refresh.name}@{refresh.last['version']}")
+            run_as_task("changes", _record_changes, tracker, before, path, store.tokens)
         return result
 
 
-def _card_and_samples(path: Path, manifest: Mapping[str, Any], texts: Mapping[str, Sequence[Path]]) -> str:
-    samples = samples_markdown(kept_samples(path), removed_samples(path, manifest, texts))
+def _screen(refresh: Refresh, shard_map: ShardMap) -> Screened:
+    """What is new, stage by stage; nothing where only rules of later stages have changed."""
+    if not refresh.inputs_to_read:
+        return Screened(0, {})
+    counted = run_as_task("inventory", inventory, refresh, shard_map, progress)
+    records = run_as_task("read", read, refresh, counted, shard_map, progress)
+    extracted = run_as_task("extract", extract, refresh, records, shard_map, progress)
+    identified = run_as_task("language", identify_language, refresh, extracted, shard_map, progress)
+    good = run_as_task("quality", apply_rules, refresh, "quality", identified, shard_map, progress)
+    clean = run_as_task("toxicity", apply_rules, refresh, "toxicity", good, shard_map, progress)
+    outputs = {"extract": extracted, "language": identified, "quality": good, "toxicity": clean}
+    return Screened(counted.report.records_in, outputs)
+
+
+def _record_changes(tracker: MlflowTracker, before: Path, path: Path, tokens: Path) -> None:
+    """What the version has, and has no more, that the one before had not, and had."""
+    changes = compare(before, path, tokens=tokens)
+    text = diff_markdown(changes)
+    show_markdown("changes", text, f"From version {before.name} to {path.name}")
+    tracker.text(text, "changes.md")
+    tracker.metrics({f"changes.{kind}": count for kind, count in changes.counts().items()})
+
+
+def _card_and_samples(store: Store, path: Path, manifest: Mapping[str, Any]) -> str:
+    samples = samples_markdown(kept_samples(path), removed_samples(path, manifest, store.work))
     show_markdown("samples", samples, "What was kept, and what each rule removed")
     return f"{corpus_card(path, manifest)}\n\n## Samples\n\n{samples}"
 
@@ -198,7 +208,8 @@ def _record(
     tracker.dataset(result["corpus"], manifest["digest"], path, context="published", profile=corpus_sizes(manifest))
     removed = {f"removed.{stage}": sum(reasons.values()) for stage, reasons in manifest["removed"].items()}
     counts = ("records_in", "documents_kept", "estimated_tokens", "new_files", "waiting_files")
-    tracker.metrics({**{name: result[name] for name in counts}, **removed})
+    moved = {name: manifest[name] for name in ("superseded", "revived", "taken_down", "parts_linked", "parts_written")}
+    tracker.metrics({**{name: result[name] for name in counts}, **moved, **removed})
     tracker.artifact(path / "manifest.json")
     tracker.text(card, "corpus_card.md")
     tracker.json(ledger_summary(path), "ledger_summary.json")

@@ -75,7 +75,12 @@ def _pretrain(options: argparse.Namespace, _: Store) -> int:
 
     parameters = PretrainParameters(
         corpus=options.corpus,
-        training=Training(profile=options.recipe, settings=options.settings, model=options.model),
+        training=Training(
+            profile=options.recipe,
+            settings=options.settings,
+            model=options.model,
+            retrain_tokenizer=options.retrain_tokenizer,
+        ),
         resume_from=options.resume_from,
         workers=options.workers,
         consent=Consent(min_new_tokens=options.min_new_tokens),
@@ -142,7 +147,9 @@ def _pipeline(options: argparse.Namespace, store: Store) -> int:
         curation=Curation(
             recipe=options.curation or ("documentation" if embedded else "fineweb"), settings=changed["curation"]
         ),
-        training=Training(profile=options.profile, settings=changed["training"]),
+        training=Training(
+            profile=options.profile, settings=changed["training"], retrain_tokenizer=options.retrain_tokenizer
+        ),
         consent=Consent(min_new_tokens=options.min_new_tokens),
         execution=Execution(workers=options.workers, dry_run=options.dry_run),
     )
@@ -182,10 +189,28 @@ def _reconcile(options: argparse.Namespace, _: Store) -> int:
     return print_json(options, result)
 
 
+def _takedown(options: argparse.Namespace, _: Store) -> int:
+    from flows.takedown import TakedownParameters, check_takedown, takedown
+
+    parameters = TakedownParameters(
+        urls=options.url,
+        domains=options.domain,
+        documents=options.document,
+        name=options.name,
+        only=options.only,
+        reason=options.reason,
+        apply=options.apply,
+        purge=options.purge,
+    )
+    check_takedown(parameters)  # before Prefect starts
+    return print_json(options, takedown(parameters))
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {
     "refresh": _refresh,
     "pretrain": _pretrain,
     "evaluate": _evaluate,
     "pipeline": _pipeline,
     "reconcile": _reconcile,
+    "takedown": _takedown,
 }

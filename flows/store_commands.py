@@ -61,8 +61,38 @@ def _show(options: argparse.Namespace, store: Store) -> int:
     print("\n".join(funnel_lines(manifest)))
     print(f"edits{manifest['edits']:>45,}")
     print(f"tokens, estimated{manifest['estimated_tokens']:>33,}")
+    for line in _descent(manifest):
+        print(line)
     print(f"recipe  {manifest['recipe']['name']}\ndigest  {manifest['digest']}\npath    {path}")
     return print_json(options, {**manifest, "path": str(path)})
+
+
+def _descent(manifest: Mapping[str, Any]) -> list[str]:
+    """How a version came from the one before it; nothing of one that came from none."""
+    if not manifest.get("base"):
+        return []
+    changes = [f"{manifest[kind]:,} {kind.replace('_', ' ')}" for kind in ("superseded", "revived", "taken_down")]
+    num_linked = manifest["parts_linked"]
+    parts = f"{num_linked:,} of {num_linked + manifest['parts_written']:,} parts are the same files"
+    return [f"onto    {manifest['name']}@{manifest['base']}: {', '.join(changes)}; {parts}"]
+
+
+def _diff(options: argparse.Namespace, store: Store) -> int:
+    from flows.console import console, diff_lines
+    from flows.parameters import DiffParameters
+    from tasks.diff import compare, two_versions
+    from tasks.diff_report import report_file, write_report
+
+    if options.html and options.html.is_dir():
+        raise ValueError(f"{options.html} is a folder: name a file for the report")
+    before, after = (options.first, options.second) if options.second else ("", options.first)
+    parameters = DiffParameters(before=before, after=after, samples=options.samples)
+    folders = two_versions(store, parameters.before, parameters.after)
+    diff = compare(*folders, samples=parameters.samples, tokens=store.tokens, progress=console.progress)
+    report = write_report(diff, options.html or report_file(store.root, diff))
+    print("\n".join(diff_lines(diff)))
+    print(f"report  {report}")
+    return print_json(options, {**diff.as_json(), "report": str(report)})
 
 
 def _up(options: argparse.Namespace, store: Store) -> int:
@@ -100,6 +130,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {
     "generate": _generate,
     "corpora": _corpora,
     "show": _show,
+    "diff": _diff,
     "up": _up,
     "doctor": _doctor,
     "gc": _gc,

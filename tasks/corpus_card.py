@@ -1,11 +1,13 @@
 """What a person should know of a published corpus version, and what its rules kept and removed, as Markdown.
 
-Everything comes from the version's folder: manifest, documents, ledger. Only the texts of removed records do not; they
-are looked for in the outputs of the stages before, which stay in the store until they are cleared away.
+Everything comes from the version's folder: manifest, documents, originals, ledger. Only the texts of records that were
+screened out do not; they are looked for in the outputs of the stages, which stay in the store until they are cleared
+away. Nothing that was taken down is shown.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +19,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.funnel import funnel_rows
+from tasks.funnel import DEDUP_STAGES, funnel_rows
+from tasks.manifest import read_manifest
 from tasks.markdown import markdown_cell, markdown_code, markdown_facts, markdown_table
 from tasks.screen import DOCUMENTS_FILE
+from tasks.tombstones import Tombstones
 
 SAMPLES_PER_RULE = 3
-_EXCERPT_CHARS = 240
+NUM_CLUSTERS, MEMBERS_PER_CLUSTER = 10, 2
+_EXCERPT_CHARS = 200
+_TEXTS_BEFORE = {"language": "extract", "quality": "language", "toxicity": "quality"}
+"""The stage whose output holds the texts that a stage took in; those before the extraction have none."""
 _NUM_DOMAINS = 10
 _MAX_SHARDS_SEARCHED = 10_000  # for texts of removed records: about a minute, and a million records
 _LEDGER_COLUMNS = ["record_id", "url", "stage", "outcome", "reason", "value", "threshold", "detail", "survivor_id"]
@@ -78,14 +85,21 @@ def _removed_rows(directory: Path, wanted: Mapping[tuple[str, str], int]) -> Ite
                 del missing[rule]
 
 
-def removed_samples(
-    directory: Path, manifest: Mapping[str, Any], texts: Mapping[str, Sequence[Path]]
-) -> tuple[Sample, ...]:
-    """Some records of every rule that removed any, in the order of the funnel.
+def _screened_texts(work: Path, manifest: Mapping[str, Any], stage: str) -> Iterator[Path]:
+    """The files of texts that `stage` took in, in every run that the version's records came through; the latest first.
 
-    `texts` names, for a stage of the ledger, the shard folders that hold the texts it took in; stages before the
-    extraction have none.
+    `work` is the store's folder of stage outputs; what was cleared away there is left out.
     """
+    for run in reversed(manifest["screening_runs"]):
+        folder = work / stage / run[stage]
+        output = read_manifest(folder)
+        for shard in output["shards"] if output is not None else ():
+            if (file := folder.parent / shard / DOCUMENTS_FILE).is_file():
+                yield file
+
+
+def removed_samples(directory: Path, manifest: Mapping[str, Any], work: Path) -> tuple[Sample, ...]:
+    """Some records of every rule that removed any, in the order of the funnel; `work` as for `_screened_texts`."""
     rules = {(stage, reason): count for stage, reason, count in funnel_rows(manifest["removed"])}
     order = {rule: index for index, rule in enumerate(rules)}
     samples = []
@@ -93,11 +107,13 @@ def removed_samples(
         row.pop("outcome")
         samples.append(Sample(**row))
     samples.sort(key=lambda sample: (order[sample.stage, sample.reason], sample.record_id))
+    tombstones = Tombstones(rules=manifest["tombstones"])
+    shown = [sample for sample in samples if not tombstones.scope_of(sample.record_id, sample.url)]
     found: dict[str, str] = {}
-    for stage, shards in texts.items():
-        ids = {sample.record_id for sample in samples if sample.stage == stage}
-        files = (shard / DOCUMENTS_FILE for shard in shards[:_MAX_SHARDS_SEARCHED])
-        found |= _texts((file for file in files if file.is_file()), ids)
+    for stage, before in _TEXTS_BEFORE.items():
+        if ids := {sample.record_id for sample in shown if sample.stage == stage}:
+            found |= _texts(itertools.islice(_screened_texts(work, manifest, before), _MAX_SHARDS_SEARCHED), ids)
+    found |= _texts(_parts(directory, "originals"), {s.record_id for s in shown if s.stage in DEDUP_STAGES})
     survivors = _texts(_parts(directory, "documents"), {s.survivor_id for s in samples if s.survivor_id})
     return tuple(
         replace(
@@ -107,6 +123,57 @@ def removed_samples(
         )
         for sample in samples
     )
+
+
+@dataclass(frozen=True)
+class ClusterSample:
+    """A survivor, and some of the documents that it stands for."""
+
+    cluster_id: str
+    num_documents: int
+    url: str
+    text: str | None
+    members: tuple[tuple[str, str | None], ...]
+    """URL and text."""
+
+
+def largest_clusters(directory: Path, manifest: Mapping[str, Any]) -> tuple[ClusterSample, ...]:
+    """The largest clusters of the version, each with its survivor and the first of the others in the order of ids."""
+    clusters = manifest["clusters"]["largest_clusters"][:NUM_CLUSTERS]
+    ids = [cluster["cluster_id"] for cluster in clusters]
+    urls: dict[str, str] = {}
+    members: dict[str, list[str]] = {cluster_id: [] for cluster_id in ids}
+    named = pc.field("survivor_id").isin(ids) | pc.field("record_id").isin(ids)
+    for part in _parts(directory, "ledger"):
+        for row in pq.read_table(part, columns=["record_id", "url", "survivor_id"], filters=named).to_pylist():
+            of_cluster = members.get(row["survivor_id"])
+            if of_cluster is None:
+                urls[row["record_id"]] = row["url"]
+            elif len(of_cluster) < MEMBERS_PER_CLUSTER:
+                of_cluster.append(row["record_id"])
+                urls[row["record_id"]] = row["url"]
+    texts = _texts(_parts(directory, "documents"), set(ids))
+    texts |= _texts(_parts(directory, "originals"), urls.keys() - texts.keys())
+    return tuple(
+        ClusterSample(
+            each["cluster_id"],
+            each["num_documents"],
+            urls[each["cluster_id"]],
+            texts.get(each["cluster_id"]),
+            tuple((urls[member], texts.get(member)) for member in members[each["cluster_id"]]),
+        )
+        for each in clusters
+    )
+
+
+def _clusters_markdown(clusters: Sequence[ClusterSample]) -> str:
+    lines = []
+    for cluster in clusters:
+        lines.append(f"**{cluster.num_documents:,} documents**, survivor {markdown_cell(cluster.url or '(no URL)')}")
+        lines.append(f"> {_excerpt(cluster.text)}")
+        for url, text in cluster.members:
+            lines += [f"one of the others, {markdown_cell(url or '(no URL)')}:", f"> {_excerpt(text)}"]
+    return "\n\n".join(lines) or "Every document stands for itself alone."
 
 
 def kept_samples(directory: Path) -> tuple[Sample, ...]:
@@ -203,8 +270,15 @@ def _rule_rows(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in recipe.items():
         for rule in value if isinstance(value, list) else [value]:
             if isinstance(rule, Mapping):
-                settings = {key: each for key, each in rule.items() if key != "kind"}
-                yield str(rule.get("kind", name)), ", ".join(f"{key}={each}" for key, each in settings.items())
+                yield str(rule.get("kind", name)), ", ".join(_settings(rule))
+
+
+def _settings(rule: Mapping[str, Any]) -> Iterator[str]:
+    for key, each in rule.items():
+        if isinstance(each, Mapping):
+            yield from _settings(each)
+        elif key != "kind":
+            yield f"{key}={each}"
 
 
 def _size(num_bytes: int) -> str:
@@ -232,6 +306,7 @@ def corpus_card(directory: Path, manifest: Mapping[str, Any]) -> str:
                     "tokens, estimated": manifest["estimated_tokens"],
                     "text": _size(manifest["text_bytes"]),
                     "made": manifest["created"],
+                    "built": manifest["mode"],
                     "recipe": manifest["recipe"]["name"],
                     "files read": len(manifest["inputs"]),
                     "licences": "unknown: nothing of the pages' licences is looked at",
@@ -246,6 +321,8 @@ def corpus_card(directory: Path, manifest: Mapping[str, Any]) -> str:
             markdown_table(["source", "files"], sources.items()),
             "### Removed",
             markdown_table(["stage", "rule", "records", "of all"], removed),
+            "### Largest clusters",
+            _clusters_markdown(largest_clusters(directory, manifest)),
             "### Rules and thresholds",
             markdown_facts(dict(_rule_rows(manifest["recipe"]))),
             "### How to use it",

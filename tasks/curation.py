@@ -1,84 +1,49 @@
 """The stages of a refresh, in order, as plain functions over files: the data story without any server.
 
-    inventory -> read -> extract -> language -> quality -> toxicity -> deduplicate -> publish
+    inventory -> read -> extract -> language -> quality -> toxicity      shards of the input, one after the other
+      -> gather -> deduplicate -> settle [-> paragraphs] -> publish      buckets of ids, together with the base's
 
 Each stage's fingerprint holds that of the stage before it, so a changed threshold recomputes its own stage and what
 follows, and nothing else. All fingerprints are known before anything runs.
 
-Up to the signatures each shard is named by what went into it alone: where files have come, only their shards are
-computed, and the shards of files that are gone stay part of the corpus. From the edges on, all shards are looked at
-together, every time.
+Up to the toxicity each shard is named by what went into it alone: where files have come, only their shards are
+computed. From there on work is by bucket, and what the version that is built onto knows already comes from its files.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from tasks.atomic import write_json
-from tasks.dedup.clusters import band_edges, exact_edges, resolve_clusters, write_signatures
+from tasks.bucket import buckets
+from tasks.deduplicate import DedupOutput, deduplicate
 from tasks.document import ShardReport
-from tasks.inputs import inventory_input, ranges_of, read_input, read_shards, write_ranges
+from tasks.extract_records import RecordShard, extract_shard
+from tasks.gather import gather
+from tasks.inputs import inventory_input, read_input, read_shards
+from tasks.occurrences import OCCURRENCES_FILE, number_occurrences, occurrences_by_shard
 from tasks.ports import ShardMap
-from tasks.publish import (
-    Bucket,
-    ScreenedShard,
-    check_adds_up,
-    publish_bucket,
-    publish_version,
-    settle_shard,
-)
-from tasks.read.inventory import inventory_file
-from tasks.read.source import SourceFile
-from tasks.recipes.curation import CurationRecipe
+from tasks.publish import publish_version
+from tasks.read.shard import inventory_shard, ranges_of, read_shard
 from tasks.refresh import Refresh
-from tasks.screen import (
-    DOCUMENTS_FILE,
-    OCCURRENCES_FILE,
-    RecordShard,
-    extract_shard,
-    language_shard,
-    number_occurrences,
-    occurrences_by_shard,
-    read_shard,
-    rules_shard,
-)
+from tasks.screen import language_shard, rules_shard
+from tasks.seal import SealBucket, seal_bucket
+from tasks.settle import LedgerError, settle
+from tasks.shorten import shorten_documents
 from tasks.stages import Progress, StageOutput, no_progress, run_stage
 
-_SIGNATURES_FILE, _EDGES_FILE, CLUSTERS_FILE = "signatures.parquet", "edges.npy", "clusters.parquet"
 
+@dataclass(frozen=True)
+class Screened:
+    """What was read and screened in this run; nothing where a version is made without new files."""
 
-def _inventory_shard(file: SourceFile, directory: Path, *, recipe: CurationRecipe) -> ShardReport:
-    ranges = inventory_file(file, max_records=recipe.shard_records, max_bytes=recipe.shard_bytes, limits=recipe.reading)
-    write_ranges(directory, ranges)
-    num_records = sum(part.num_records for part in ranges)
-    return ShardReport(records_in=num_records, kept=num_records)
-
-
-def _signature_shard(shard: Path, directory: Path, *, recipe: CurationRecipe) -> ShardReport:
-    write_signatures(shard / DOCUMENTS_FILE, directory / _SIGNATURES_FILE, recipe.deduplication)
-    num_documents = pq.read_metadata(shard / DOCUMENTS_FILE).num_rows
-    return ShardReport(num_documents, num_documents)
-
-
-def _edges_shard(band: int, directory: Path, *, signatures: tuple[Path, ...]) -> ShardReport:
-    if band < 0:
-        exact_edges(signatures, directory / _EDGES_FILE)
-    else:
-        band_edges(signatures, band, directory / _EDGES_FILE)
-    return ShardReport(0, 0)
-
-
-def _clusters_shard(edges: tuple[Path, ...], directory: Path, *, signatures: tuple[Path, ...]) -> ShardReport:
-    report = resolve_clusters(signatures, edges, directory / CLUSTERS_FILE)
-    write_json(directory / "clusters.json", asdict(report))
-    return ShardReport(0, 0)
+    num_records: int
+    """By the independent count."""
+    outputs: Mapping[str, StageOutput]
+    """Of extract, language, quality and toxicity, in this order."""
 
 
 def _shard_inputs(upstream: StageOutput) -> list[dict[str, Any]]:
@@ -88,19 +53,21 @@ def _shard_inputs(upstream: StageOutput) -> list[dict[str, Any]]:
 def inventory(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_progress) -> StageOutput:
     """Count the records, file by file, and cut the files into ranges: the independent pass.
 
-    Raises ValueError where there is no record at all.
+    Raises ValueError where there is no record at all, neither here nor in what is built onto.
     """
-    files = [entry.file for entry in refresh.inputs]
+    recipe, files = refresh.recipe, [entry.file for entry in refresh.inputs_to_read]
     output = run_stage(
         refresh.stages["inventory"],
         refresh.store.work,
         shard_map,
-        functools.partial(_inventory_shard, recipe=refresh.recipe),
+        functools.partial(
+            inventory_shard, limits=recipe.reading, max_records=recipe.shard_records, max_bytes=recipe.shard_bytes
+        ),
         files,
         inputs=[inventory_input(file) for file in files],
         progress=progress,
     )
-    if output.report.records_in == 0:
+    if output.report.records_in == 0 and refresh.base is None:
         raise ValueError(
             f"no records in {files[0].path}{' and the other files' if len(files) > 1 else ''}"
             " (requests and metadata of a WARC file are none); give another --source"
@@ -109,12 +76,13 @@ def inventory(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_pro
 
 
 def read(refresh: Refresh, counted: StageOutput, shard_map: ShardMap, progress: Progress = no_progress) -> StageOutput:
-    """Read every record; number those whose ids repeat."""
-    ranges = {entry.path: ranges_of(shard) for entry, shard in zip(refresh.inputs, counted.shards, strict=True)}
-    items = read_shards(refresh.inputs, ranges, refresh.recipe.shard_records)
+    """Read every record; number those whose ids repeat, here or in what is built onto."""
+    inputs = refresh.inputs_to_read
+    ranges = {entry.path: ranges_of(shard) for entry, shard in zip(inputs, counted.shards, strict=True)}
+    items = read_shards(inputs, ranges, refresh.recipe.shard_records)
 
     def finish(directory: Path, shards: tuple[Path, ...]) -> Mapping[str, Any]:
-        return {"repeated_ids": number_occurrences(shards, directory / OCCURRENCES_FILE)}
+        return {"repeated_ids": number_occurrences(shards, directory / OCCURRENCES_FILE, refresh.base_ledgers)}
 
     return run_stage(
         refresh.stages["read"],
@@ -148,7 +116,7 @@ def extract(
 def identify_language(
     refresh: Refresh, documents: StageOutput, shard_map: ShardMap, progress: Progress = no_progress
 ) -> StageOutput:
-    """Keep the recipe's languages."""
+    """Identify languages and keep those of the recipe."""
     return run_stage(
         refresh.stages["language"],
         refresh.store.work,
@@ -176,37 +144,32 @@ def apply_rules(
     )
 
 
-def deduplicate(
-    refresh: Refresh, documents: StageOutput, shard_map: ShardMap, progress: Progress = no_progress
-) -> StageOutput:
-    """Signatures shard by shard, edges band by band, clusters of all: who survives, and whom."""
-    work, stages = refresh.store.work, refresh.stages
-    signed = run_stage(
-        stages["signatures"],
-        work,
-        shard_map,
-        functools.partial(_signature_shard, recipe=refresh.recipe),
-        documents.shards,
-        inputs=_shard_inputs(documents),
-        progress=progress,
-    )
-    signatures = tuple(shard / _SIGNATURES_FILE for shard in signed.shards)
-    linked = run_stage(
-        stages["edges"],
-        work,
-        shard_map,
-        functools.partial(_edges_shard, signatures=signatures),
-        range(-1, refresh.recipe.deduplication.num_bands),
-        progress=progress,
-    )
-    return run_stage(
-        stages["clusters"],
-        work,
-        shard_map,
-        functools.partial(_clusters_shard, signatures=signatures),
-        [tuple(shard / _EDGES_FILE for shard in linked.shards)],
-        progress=progress,
-    )
+def screen(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_progress) -> Screened:
+    """All stages up to here, in one call; none of them where there is nothing to read."""
+    if not refresh.inputs_to_read:
+        return Screened(0, {})
+    counted = inventory(refresh, shard_map, progress)
+    records = read(refresh, counted, shard_map, progress)
+    extracted = extract(refresh, records, shard_map, progress)
+    identified = identify_language(refresh, extracted, shard_map, progress)
+    good = apply_rules(refresh, "quality", identified, shard_map, progress)
+    clean = apply_rules(refresh, "toxicity", good, shard_map, progress)
+    outputs = {"extract": extracted, "language": identified, "quality": good, "toxicity": clean}
+    return Screened(counted.report.records_in, outputs)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What was screened by bucket of ids, and what survives of it and of what is built onto."""
+
+    gathered: StageOutput
+    dedup: DedupOutput
+
+
+def merge(refresh: Refresh, screened: Screened, shard_map: ShardMap, progress: Progress = no_progress) -> Merged:
+    """Bring what was screened together with what is built onto, and decide which documents survive."""
+    gathered = gather(refresh, screened.outputs, shard_map, progress)
+    return Merged(gathered, deduplicate(refresh, gathered, shard_map, progress))
 
 
 @dataclass(frozen=True)
@@ -218,70 +181,69 @@ class Funnel:
     documents_kept: int
 
 
-def funnel(num_records: int, reports: Mapping[str, ShardReport], kept: int) -> Funnel:
+def funnel(report: ShardReport) -> Funnel:
+    """The funnel of a whole version, from what its ledger counts ("stage/reason")."""
     removed: dict[str, dict[str, int]] = {}
-    for report in reports.values():
-        for key, count in report.removed.items():
-            stage, reason = key.split("/", 1)
-            removed.setdefault(stage, {})[reason] = removed.get(stage, {}).get(reason, 0) + count
-    return Funnel(num_records, removed, kept)
+    for key, count in report.removed.items():
+        stage, reason = key.split("/", 1)
+        removed.setdefault(stage, {})[reason] = count
+    return Funnel(report.records_in, removed, report.kept)
+
+
+def check_adds_up(num_records: int, reports: Sequence[ShardReport]) -> None:
+    """Every record counted by the independent pass has its ledger row, or LedgerError."""
+    rows = sum(report.records_in for report in reports)
+    if rows != num_records:
+        raise LedgerError(f"the input holds {num_records} records, the ledger {rows} rows: nothing was published")
 
 
 def publish(
     refresh: Refresh,
-    counted: StageOutput,
-    screened: Mapping[str, StageOutput],
-    clusters: StageOutput,
+    screened: Screened,
+    merged: Merged,
     shard_map: ShardMap,
     progress: Progress = no_progress,
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Settle the clusters, gather the buckets, check that the ledger adds up, and publish the version.
+    """Settle the decisions, check that the ledger adds up, and publish the version.
 
-    `screened` holds the outputs of extract, language, quality and toxicity by name, in order.
-    Raises `LedgerError` where a record is missing or counted twice; nothing is published then.
+    `facts` are further entries of the manifest. Raises `LedgerError` where a record is missing or counted twice;
+    nothing is published then.
     """
-    last = list(screened.values())[-1]
-    shards = [
-        ScreenedShard(
-            documents=shard,
-            stages=tuple(output.shards[index] for output in screened.values()),
-            clusters=clusters.shards[0] / CLUSTERS_FILE,
+    settled = settle(refresh, merged.gathered, merged.dedup, shard_map, progress)
+    num_known = refresh.base["records_in"] if refresh.base is not None else 0
+    check_adds_up(num_known + screened.num_records, [settled.report])
+    tables = settled
+    if refresh.recipe.deduplication.min_paragraph_chars:
+        tables = shorten_documents(refresh, settled, shard_map, progress)
+    base_parts = {part["path"]: part for part in refresh.base["parts"]} if refresh.base is not None else {}
+    items = [
+        SealBucket(
+            bucket,
+            shard,
+            indexed,
+            refresh.base_dir,
+            {path: base_parts[path] for path in bucket.paths() if path in base_parts},
         )
-        for index, shard in enumerate(last.shards)
+        for bucket, shard, indexed in zip(
+            buckets(refresh.recipe.num_buckets), tables.shards, merged.dedup.index.shards, strict=True
+        )
     ]
-    settled = run_stage(
-        refresh.stages["settle"], refresh.store.work, shard_map, settle_shard, shards, progress=progress
-    )
-    num_buckets = refresh.recipe.num_buckets
-    gathered = run_stage(
-        refresh.stages["publish"],
-        refresh.store.work,
-        shard_map,
-        publish_bucket,
-        [Bucket(index, num_buckets, settled.shards) for index in range(num_buckets)],
-        progress=progress,
-    )
-    num_records = counted.report.records_in
-    check_adds_up(num_records, [gathered.report])
-    reports = {name: output.report for name, output in screened.items()} | {"deduplicate": settled.report}
-    result = funnel(num_records, reports, gathered.report.kept)
+    sealed = run_stage(refresh.stages["publish"], refresh.store.work, shard_map, seal_bucket, items, progress=progress)
     return publish_version(
         refresh.store,
         refresh.name,
-        gathered.shards,
-        {
-            "fingerprint": refresh.stages["publish"].fingerprint,
-            "fingerprints": {name: stage.fingerprint for name, stage in refresh.stages.items()},
-            "sources": list(refresh.sources),
-            "inputs": [entry.model_dump(mode="json") for entry in refresh.inputs],
-            "new_inputs": [entry.path for entry in refresh.new_inputs],
-            "waiting_files": refresh.waiting_files,
-            "ignored_files": dict(refresh.ignored_files),
-            "recipe": refresh.recipe.model_dump(mode="json"),
-            **asdict(result),
-            "edits": gathered.report.edits,
-            "clusters": json.loads((clusters.shards[0] / "clusters.json").read_bytes()),
-            **(facts or {}),
-        },
+        list(zip(items, sealed.shards, strict=True)),
+        {**refresh.facts, **asdict(funnel(sealed.report)), "edits": sealed.report.edits, **(facts or {})},
     )
+
+
+def make_version(
+    refresh: Refresh,
+    shard_map: ShardMap,
+    progress: Progress = no_progress,
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """Every stage in order: the published version and its manifest. The caller holds the lock of the corpus."""
+    screened = screen(refresh, shard_map, progress)
+    return publish(refresh, screened, merge(refresh, screened, shard_map, progress), shard_map, progress, facts)

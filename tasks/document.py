@@ -66,8 +66,8 @@ Decision = Keep | Drop | Rewrite
 class Record:
     """One record as a reader yields it, before anything was decided about its content.
 
-    `base_id` is 32 hexadecimal digits: a hash of WARC-Record-ID, else of URL, date and payload digest, else of the
-    payload; never of path or offset. Records with equal `base_id` are told apart later by an occurrence number.
+    `base_id` is 32 hexadecimal digits: a hash of all that decides what becomes of it (`tasks.read.identity`), never of
+    path or offset. Records with equal `base_id` are interchangeable, and told apart later by an occurrence number.
     `problem` is set where the reader itself ends the record's way (damaged, not HTML, ...); `content` is then empty.
     """
 

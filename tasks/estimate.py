@@ -11,11 +11,9 @@ from tasks.manifest import MANIFEST, read_manifest
 from tasks.recipes.curation import CurationRecipe
 from tasks.recipes.pretraining import PretrainRecipe
 from tasks.refresh import Refresh
-from tasks.stages import Stage, stage_directory
+from tasks.refresh_stages import SCREENING
+from tasks.stages import stage_directory
 from tasks.store import Store
-
-SHARED_STAGES = ("inventory", "read", "extract", "language", "quality", "toxicity", "signatures")
-"""Stages that keep the shards of what was there before; the others look at everything, every time."""
 
 BYTES_PER_RECORD = 31_000.0
 """Of compressed WARC: 500 real web pages, 15.4 MB."""
@@ -26,11 +24,17 @@ SECONDS_PER_RECORD: Mapping[str, float] = {
     "language": 0.002,
     "quality": 0.016,
     "toxicity": 0.0017,
-    "signatures": 0.0004,
-    "edges": 0.0001,
-    "clusters": 0.00001,
-    "settle": 0.0002,
-    "publish": 0.0008,
+    "gather": 0.0004,
+    "index": 0.0004,
+    "edges": 0.00002,
+    "components": 0.00001,
+    "members": 0.0001,
+    "resolve": 0.0001,
+    "settle": 0.0004,
+    "paragraph_runs": 0.0002,
+    "repeated_paragraphs": 0.00002,
+    "paragraphs": 0.0004,
+    "publish": 0.0004,
 }
 """One worker on one shared core, `fineweb`, the same 500 pages, of which 304 were kept: .06 s each in all."""
 
@@ -72,6 +76,7 @@ def estimate_refresh(
     return {
         "corpus": f"{name}@{refresh.version if changed else refresh.version - 1}",
         "changed": changed,
+        "mode": refresh.mode_reason if changed else "no change",
         "known_files": len(refresh.inputs) - len(refresh.new_inputs),
         "new_files": len(refresh.new_inputs),
         "waiting_files": refresh.waiting_files,
@@ -87,43 +92,75 @@ def estimate_refresh(
     }
 
 
+def num_records_at(stage: str, new_records: int, known_records: int, num_buckets: int) -> float:
+    """How many records a stage deals with, where `new_records` come to a version of `known_records`.
+
+    Screening and what is done for each new document see those alone; what groups all keys sees all; what writes a
+    bucket's tables sees the buckets that any new record falls into, which after a few thousand records are all.
+    """
+    if stage in ("edges", "components", "repeated_paragraphs"):
+        return new_records + known_records
+    if stage in ("settle", "paragraph_runs", "paragraphs", "publish"):
+        return (new_records + known_records) * (1 - (1 - 1 / num_buckets) ** new_records)
+    return new_records
+
+
 class _LastVersion:
     """The figures of the last version's stages, as far as its work is still there."""
 
     def __init__(self, refresh: Refresh) -> None:
         self._refresh = refresh
-        fingerprints: Mapping[str, str] = refresh.last["fingerprints"] if refresh.last else {}
-        self._manifests: dict[str, Mapping[str, Any]] = {}
-        for stage, fingerprint in fingerprints.items():
-            manifest = read_manifest(stage_directory(refresh.store.work, stage, fingerprint))
-            if manifest is not None:
-                self._manifests[stage] = manifest
         last = refresh.last
+        work = refresh.store.work
+        fingerprints: Mapping[str, str] = last["fingerprints"] if last else {}
+        self._manifests = {
+            stage: manifest
+            for stage, fingerprint in fingerprints.items()
+            if (manifest := read_manifest(stage_directory(work, stage, fingerprint))) is not None
+        }
         self._num_records = last["records_in"] if last else 0
+        counted = self._manifests.get("inventory")
+        self._num_read = counted["report"]["records_in"] if counted else 0  # in its own run
         self.name = f"{last['name']}@{last['version']}" if last else "measured constants"
         num_bytes = sum(entry["size_bytes"] for entry in last["inputs"]) if last else 0
         # a web server may state no sizes
         self.bytes_per_record = num_bytes / self._num_records if num_bytes and self._num_records else BYTES_PER_RECORD
+        self._kept_through = self._first_lost()
+
+    def _first_lost(self) -> int:
+        """How many of the screening stages, from the first on, have kept all that the last version was made of."""
+        last, work = self._refresh.last, self._refresh.store.work
+        runs: Sequence[Mapping[str, str]] = last.get("screening_runs", ()) if last else ()
+        for index, stage in enumerate(SCREENING):
+            own = self._refresh.stages[stage].own_fingerprint
+            manifests = [read_manifest(stage_directory(work, stage, run[stage])) for run in runs]
+            if not runs or any(manifest is None or manifest["own_fingerprint"] != own for manifest in manifests):
+                return index
+        return len(SCREENING)
 
     def is_reusable(self, stage: str) -> bool:
-        """Whether the known files' shards of this stage are kept: nothing up to it has changed since."""
-        if stage not in SHARED_STAGES:
+        """Whether nothing of this stage is done again for the known files."""
+        if stage not in SCREENING:
             return False
-        stages: Mapping[str, Stage] = self._refresh.stages
-        return all(
-            name in self._manifests and self._manifests[name].get("own_fingerprint") == stages[name].own_fingerprint
-            for name in SHARED_STAGES[: SHARED_STAGES.index(stage) + 1]
-        )
+        return self._refresh.base is not None or SCREENING.index(stage) < self._kept_through
 
     def seconds(self, stage: str, new_records: int, workers: int) -> float:
         """Of one stage: for the new records and, where their shards are not kept, for the known ones."""
+        refresh, known = self._refresh, self._num_records
+        num_buckets = refresh.recipe.num_buckets
+        if stage in SCREENING:
+            num_records: float = new_records + (0 if self.is_reusable(stage) else known)
+        elif refresh.base is not None:
+            num_records = num_records_at(stage, new_records, known, num_buckets)
+        else:
+            num_records = new_records + known
         manifest = self._manifests.get(stage)
-        num_records = new_records + (0 if self.is_reusable(stage) else self._num_records)
-        if manifest is not None and self._num_records:
-            if stage not in SHARED_STAGES:
-                return float(manifest["seconds"] / self._num_records * num_records)
-            if computed := manifest.get("computed", {}).get("records"):
-                reaching = manifest["report"]["records_in"] / self._num_records  # the share that comes so far
+        if manifest is not None and self._num_read:
+            if stage not in SCREENING:
+                before = num_records_at(stage, self._num_read, known - self._num_read, num_buckets)
+                return float(manifest["seconds"] / before * num_records)
+            if computed := manifest["computed"]["records"]:
+                reaching = manifest["report"]["records_in"] / self._num_read  # the share that comes so far
                 return float(manifest["seconds"] / computed * reaching * num_records)
         return SECONDS_PER_RECORD[stage] / workers * num_records
 

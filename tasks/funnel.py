@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-STAGES = ("read", "url_filter", "extract", "language", "quality", "toxicity", "exact_dedup", "near_dedup")
+TAKEDOWN = "takedown"
+DEDUP_STAGES = ("url_dedup", "exact_dedup", "near_dedup", "paragraph_dedup")
+"""Stages that remove a document because of another one that stays: its survivor."""
+STAGES = ("read", "url_filter", "extract", "language", "quality", "toxicity", TAKEDOWN, *DEDUP_STAGES)
 """Stages of the ledger that remove records, in the order of the work."""
 
 

@@ -4,7 +4,8 @@ Kept are
 
 - the newest versions of each corpus, those that a model was trained on, those that an unfinished training goes on with,
   and those that an operator has pinned with an empty file `corpora/<name>/<version>.pin`;
-- the stage outputs and shards that a kept version was made of: with them the next refresh reads only what is new;
+- the stage outputs and shards that a kept version was made of, with those of the screening of all versions that it was
+  built onto: with them a version that has to be made again reads no page again;
 - collected sources that a kept version was read from;
 - token shards of kept versions and of models;
 - of a training run the checkpoints that models name, and of one that has not finished the newest good one;
@@ -26,7 +27,7 @@ from typing import Any
 from tasks.checkpoint import complete_checkpoints, read_state
 from tasks.manifest import MANIFEST, read_manifest
 from tasks.pack import MANIFEST as TOKENS_MANIFEST
-from tasks.stages import SHARDS
+from tasks.stages import SHARDS, stage_directory
 from tasks.store import RUN_RECORD, Store
 
 CHECKPOINTS = "checkpoints"
@@ -271,7 +272,10 @@ class _Planner:
         fingerprints: dict[str, str] = {}
         for reference, version in self._kept_versions.items():
             for stage, fingerprint in version.get("fingerprints", {}).items():
-                needed.setdefault(self._store.work / stage / fingerprint[:20], f"{reference} was made of it")
+                needed.setdefault(stage_directory(self._store.work, stage, fingerprint), f"{reference} was made of it")
+            for run in version.get("screening_runs", ()):
+                for stage, folder in run.items():
+                    needed.setdefault(self._store.work / stage / folder, f"records of {reference} were screened by it")
         digests = {manifest.get("digest"): reference for reference, manifest in self._kept_versions.items()}
         for folder, manifest in manifests.items():  # tokenizers name the corpus that they were trained on
             digest = (manifest or {}).get("identity", {}).get("corpus")

@@ -11,18 +11,14 @@ import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from tasks.read.inventory import RecordRange, group_ranges
+from tasks.read.shard import ReadShard
 from tasks.read.source import SourceFile
-from tasks.rule import Configuration
-from tasks.screen import ReadShard
 from tasks.sources import NamedFile
-
-_RANGES_FILE = "ranges.json"
 
 Profile = Literal["smoke", "small", "full"]
 MAX_NEW_FILES: Mapping[Profile, int | None] = {"smoke": 1, "small": 16, "full": None}
@@ -95,20 +91,6 @@ def select_inputs(
         for named in taken
     ]
     return Selection((*kept, *arrived), len(new) - len(taken))
-
-
-class _Ranges(Configuration):
-    ranges: tuple[RecordRange, ...]
-
-
-def write_ranges(directory: Path, ranges: tuple[RecordRange, ...]) -> None:
-    """The output of a shard of the inventory: the ranges of one file."""
-    (directory / _RANGES_FILE).write_text(_Ranges(ranges=ranges).model_dump_json())
-
-
-def ranges_of(shard: Path) -> tuple[RecordRange, ...]:
-    """What `write_ranges` wrote."""
-    return _Ranges.model_validate_json((shard / _RANGES_FILE).read_bytes()).ranges
 
 
 def inventory_input(file: SourceFile) -> dict[str, Any]:

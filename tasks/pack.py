@@ -3,7 +3,9 @@
 Per bucket and split there is `<bucket>.<split>.bin`, nothing but little-endian ids, and `<bucket>.<split>.parquet`,
 one row a document in the order of document id. A document is its text's tokens followed by one end-of-text, so the
 index covers the file without a gap. `manifest.json` is written last and lists the buckets in order: a folder without
-it is unfinished. `TokenShards` opens such a folder and shows the buckets as one long sequence of tokens.
+it is unfinished. It also says what each bucket was packed from and by what, so that a bucket of another version that
+would come out the same is linked instead. `TokenShards` opens such a folder and shows the buckets as one long sequence
+of tokens.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import bisect
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -25,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.atomic import TEMPORARY_PREFIX, remove_leftovers, write_json
+from tasks.manifest import code_version, fingerprint, library_versions
 from tasks.tokenizer import END_OF_TEXT_ID, HeldOutSplit, encodable, load_tokenizer, tokenizer_hash
 
 Split = Literal["train", "held_out"]
@@ -33,6 +36,7 @@ Tokens = npt.NDArray[np.int64]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+LIBRARIES = ("numpy", "pyarrow", "tokenizers")
 INDEX_SCHEMA = pa.schema(
     [
         ("document_id", pa.string()),
@@ -63,6 +67,16 @@ class BucketReport:
 
     bucket: str
     splits: dict[Split, SplitReport]
+    documents_sha256: str = ""
+    """Of the file of documents; empty where nobody stated it, and then no other version's bucket is linked to this."""
+    exceptions: tuple[str, ...] = ()
+    """Clusters in this bucket that the split puts on the other side than their hash does."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> BucketReport:
+        """What `asdict` and JSON made of a report."""
+        splits = {name: SplitReport(**values["splits"][name]) for name in SPLITS}
+        return cls(values["bucket"], splits, values["documents_sha256"], tuple(values["exceptions"]))
 
 
 class _SplitWriter:
@@ -107,15 +121,30 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
+def packing_identity(tokenizer_sha256: str) -> str:
+    """Hash of everything beside documents and split that determines what is packed: tokenizer, format, code."""
+    return fingerprint(
+        {
+            "format_version": FORMAT_VERSION,
+            "tokenizer": tokenizer_sha256,
+            "code": code_version("tasks.pack"),
+            "libraries": library_versions(LIBRARIES),
+        }
+    )
+
+
 def tokenize_bucket(
-    documents_file: Path, tokenizer_file: Path, output_dir: Path, *, split: HeldOutSplit
+    documents_file: Path, tokenizer_file: Path, output_dir: Path, *, split: HeldOutSplit, documents_sha256: str = ""
 ) -> BucketReport:
     """Tokenise one bucket of a corpus version; depends on these arguments' contents and on nothing else.
 
     `documents_file` has at least the columns document_id, cluster_id, url, source and text, sorted by document id;
     the bucket's name is the file's, without suffix. Replaces earlier output of the same bucket. Holds the bucket's
-    index in memory, not its text. Raises ValueError where the rows are not strictly sorted by document id.
+    index in memory, not its text. Raises ValueError where the rows are not strictly sorted by document id, or the
+    file's SHA-256 is not `documents_sha256`, where that is given.
     """
+    if documents_sha256 and _sha256(documents_file) != documents_sha256:
+        raise ValueError(f"{documents_file} is damaged: it is not what its version's {MANIFEST} says")
     tokenizer = load_tokenizer(tokenizer_file)
     dtype = token_dtype(tokenizer.get_vocab_size())
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -123,6 +152,7 @@ def tokenize_bucket(
     writers: dict[Split, _SplitWriter] = {name: _SplitWriter(output_dir, f"{bucket}.{name}", dtype) for name in SPLITS}
     columns = ["document_id", "cluster_id", "url", "source", "text"]
     previous_id = ""
+    exceptions: set[str] = set()
     try:
         with pq.ParquetFile(documents_file) as parquet:
             for batch in parquet.iter_batches(_READ_ROWS, columns=columns):
@@ -135,8 +165,12 @@ def tokenize_bucket(
                             "sorted by document_id without repetition: publish the corpus again"
                         )
                     previous_id = row["document_id"]
-                    writers["held_out" if split.holds_out(row["cluster_id"]) else "train"].add(row, encoding.ids)
-        return BucketReport(bucket, {name: writer.publish() for name, writer in writers.items()})
+                    cluster_id = row["cluster_id"]
+                    if cluster_id in split.exceptions:
+                        exceptions.add(cluster_id)
+                    writers["held_out" if split.holds_out(cluster_id) else "train"].add(row, encoding.ids)
+        splits = {name: writer.publish() for name, writer in writers.items()}
+        return BucketReport(bucket, splits, documents_sha256, tuple(sorted(exceptions)))
     except BaseException:
         for writer in writers.values():
             writer.discard()
@@ -155,40 +189,42 @@ def write_token_manifest(
 
     Also removes what killed writers left in the folder: call it when no bucket is being written any more.
 
-    The digest is the SHA-256 of everything in the manifest, which holds each token file's own hash. Raises ValueError
-    where a bucket was reported twice or not at all.
+    The digest is the SHA-256 of what the manifest says of the content, which holds each token file's own hash; it is
+    the same whatever code packed it, and whether it was packed or linked. Raises ValueError where a bucket was reported
+    twice or not at all.
     """
     buckets = sorted(reports, key=lambda report: report.bucket)
     names = [report.bucket for report in buckets]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"one report per bucket is needed to publish {tokens_dir}, got {names}")
     vocab_size = load_tokenizer(tokenizer_file).get_vocab_size()
-    body: dict[str, Any] = {
+    tokenizer_sha256 = tokenizer_hash(tokenizer_file)
+    content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "corpus_digest": corpus_digest,
-        "tokenizer_sha256": tokenizer_hash(tokenizer_file),
+        "tokenizer_sha256": tokenizer_sha256,
         "vocab_size": vocab_size,
         "dtype": token_dtype(vocab_size).str,
         "end_of_text_id": END_OF_TEXT_ID,
         "held_out": split.model_dump(mode="json"),
         "buckets": [
-            {"name": report.bucket}
-            | {
-                name: {
-                    "num_documents": part.num_documents,
-                    "num_tokens": part.num_tokens,
-                    "num_bytes": part.num_bytes,
-                    "sha256": part.sha256,
-                }
-                for name, part in ((name, report.splits[name]) for name in SPLITS)
-            }
-            for report in buckets
+            {"name": report.bucket} | {name: asdict(report.splits[name]) for name in SPLITS} for report in buckets
         ],
     }
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    origins = [
+        bucket | {"documents_sha256": report.documents_sha256, "exceptions": report.exceptions}
+        for bucket, report in zip(content["buckets"], buckets, strict=True)
+    ]
     remove_leftovers(tokens_dir)
-    write_json(tokens_dir / MANIFEST, {"digest": digest} | body)
+    packing = packing_identity(tokenizer_sha256)
+    write_json(tokens_dir / MANIFEST, {"digest": digest} | content | {"packing": packing, "buckets": origins})
     return digest
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +285,9 @@ class TokenShards:
     def verify(self) -> None:
         """Compare each token file with its hash in the manifest. Raises ValueError that names the first to differ."""
         for name, sha256 in zip(self._names, self._sha256, strict=True):
-            with (self.tokens_dir / f"{name}.bin").open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise ValueError(
-                        f"{file.name} is not what the manifest says: the folder is damaged, tokenise again"
-                    )
+            file = self.tokens_dir / f"{name}.bin"
+            if _sha256(file) != sha256:
+                raise ValueError(f"{file} is not what the manifest says: the folder is damaged, tokenise again")
 
     def read(self, start: int, stop: int) -> Tokens:
         """The tokens at positions `start` to `stop` - 1."""

@@ -1,41 +1,43 @@
-"""A refresh before it runs: what the next version of a corpus is made of, and the fingerprint of every stage."""
+"""A refresh before it runs: what the next version of a corpus is made of, and the fingerprint of every stage.
+
+A version is built **onto** the last one where that was decided in the same way and none of its inputs has changed: then
+only new files are read, and all that is known of the others comes from the version itself. Else everything is made
+**again** from all inputs, and of the last version only what was taken down is carried over. Both ways the same
+documents survive.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from tasks.base_version import check_recognisable, has_index, why_again
+from tasks.bucket import buckets
 from tasks.inputs import (
     InputFile,
     Profile,
     file_identity,
     inventory_input,
     last_inputs,
-    ranges_of,
     read_input,
     read_shards,
     select_inputs,
 )
-from tasks.manifest import files_identity, fingerprint
+from tasks.manifest import fingerprint
+from tasks.read.shard import ranges_of
 from tasks.read.source import list_source
 from tasks.recipes.curation import CurationRecipe
-from tasks.rule import Rule
+from tasks.refresh_stages import SCREENING, deciding_fingerprints, refresh_stages
 from tasks.sources import Collected, collect_sources
 from tasks.stages import Progress, Stage, no_progress
 from tasks.store import Store
-
-_EXTRACTION_LIBRARIES = ("trafilatura", "justext", "courlan", "lxml", "lxml-html-clean", "charset-normalizer")
-
-
-def _rules_identity(rules: tuple[Rule, ...]) -> dict[str, Any]:
-    return {"rules": rules, "files": [files_identity(rule.files()) for rule in rules]}
-
-
-def _libraries(*rules: Rule) -> tuple[str, ...]:
-    return tuple(sorted({name for rule in rules for name in rule.libraries}))
+from tasks.tombstones import Tombstones
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,25 @@ class Refresh:
     sources: tuple[str, ...]
     collected: Collected
     inputs: tuple[InputFile, ...]
+    """All that the version is made of."""
     waiting_files: int
     """New files that were left for later, by the profile."""
     recipe: CurationRecipe
     last: Mapping[str, Any] | None
     """The manifest of the version before; None where this is the first."""
+    base: Mapping[str, Any] | None
+    """The manifest of the version that is built onto; None where everything is made again."""
+    mode_reason: str
+    """`onto web@3`, or why everything is made again."""
+    decided_by: Mapping[str, str]
+    """What decides, or has decided, about the records: fingerprints of settings, code and libraries by stage."""
+    tombstones: Tombstones
+    newly_taken_down: Mapping[str, str]
+    """Documents of the base that are taken down now: id to scope."""
+    base_dir: Path | None = None
+    """The base's folder here; a plan that must not write leaves it out."""
+    carried_dir: Path | None = None
+    """Where there is no base: the last version's folder, if documents were taken down from it."""
 
     @classmethod
     def plan(
@@ -70,29 +86,100 @@ class Refresh:
     ) -> Refresh:
         """What the sources hold now, laid beside the last version of corpus `name`: its inputs, and what is new.
 
-        `profile` limits the new files of one run; `replace` leaves out what the sources hold no more. `write=False`
-        leaves the embedded default unwritten and unsent what an earlier upload has left out, which checks and estimates
-        can do with. Raises ValueError where a source can't
-        be read, or where a file would have to be read again that is gone.
+        `profile` limits the new files of one run; `replace` leaves out what the sources hold no more. What was taken
+        down stays so in any case. `write=False` leaves the embedded default unwritten, and sends and fetches nothing,
+        which checks and estimates can do with. Raises ValueError where a source can't be read, where a file would have
+        to be read again that is gone, or where copies of what was taken down would not be recognised any more.
         """
-        versions = store.versions(name)
-        last = store.corpus_manifest(f"{name}@{versions[-1]}") if versions else None
-        version = versions[-1] + 1 if versions else 1
-        if write and versions and (latest := store.corpora / name / str(versions[-1])).is_dir():
-            store.upload(latest)  # what was not sent: no other machine may give its number to something else
+        last = _last_version(store, name, send=write)
+        version = last["version"] + 1 if last else 1
         watched = last is not None and not replace  # what was read before is there without its files
         collected = collect_sources(store, sources, progress, write=write, may_be_empty=watched)
         selection = select_inputs(last_inputs(last), collected.files, version=version, profile=profile, replace=replace)
+        decided_by = deciding_fingerprints(recipe)
+        again = why_again(last, selection.inputs, recipe, decided_by, replace=replace)
+        mode = f"onto {name}@{version - 1}"
+        if again:
+            mode = again if last is None else f"everything again: {again}"
         refresh = cls(
-            store, name, version, tuple(sources), collected, selection.inputs, selection.waiting_files, recipe, last
+            store=store,
+            name=name,
+            version=version,
+            sources=tuple(sources),
+            collected=collected,
+            inputs=selection.inputs,
+            waiting_files=selection.waiting_files,
+            recipe=recipe,
+            last=last,
+            base=None if again else last,
+            mode_reason=mode,
+            decided_by=decided_by,
+            tombstones=_tombstones(last),
+            newly_taken_down={},
         )
-        if not refresh.is_published:
+        if refresh.base is None and not refresh.is_published:
             refresh._check_readable()
-        return refresh
+            if last is not None and refresh.tombstones.rules:
+                check_recognisable(last, recipe)
+        return refresh._with_last_version_here() if write else refresh
+
+    @classmethod
+    def takedown(cls, store: Store, name: str, tombstones: Tombstones, newly: Mapping[str, str]) -> Refresh:
+        """The next version of corpus `name` without the documents `newly`, and with `tombstones` beside its own.
+
+        It is built onto the last version whatever has changed in the code since: nothing is read or screened. Raises
+        ValueError where there is no version, or where the last one has no index.
+        """
+        last = _last_version(store, name, send=True)
+        if last is None:
+            store.version_folder(name)  # says which corpora there are
+        assert last is not None
+        if not has_index(last):
+            raise ValueError(
+                f"{name}@{last['version']} was made by an earlier program and has no index of its documents: refresh"
+                f" {name} first"
+            )
+        refresh = cls(
+            store=store,
+            name=name,
+            version=last["version"] + 1,
+            sources=tuple(last["sources"]),
+            collected=Collected((), last["ignored_files"]),
+            inputs=last_inputs(last),
+            waiting_files=last["waiting_files"],
+            recipe=_recipe_of(last),
+            last=last,
+            base=last,
+            mode_reason=f"onto {name}@{last['version']}",
+            decided_by=last["decided_by"],
+            tombstones=_tombstones(last).merged(tombstones),
+            newly_taken_down=newly,
+        )
+        return refresh._with_last_version_here()
+
+    def _with_last_version_here(self) -> Refresh:
+        """This refresh with the folder of the last version, fetched if need be, where it needs that."""
+        if self.last is None or (self.base is None and not (self.tombstones.rules and has_index(self.last))):
+            return self
+        folder = self.store.corpus(f"{self.name}@{self.version - 1}")
+        if self.base is None:
+            return dataclasses.replace(self, carried_dir=folder)
+        return dataclasses.replace(self, base_dir=folder)
 
     @property
     def new_inputs(self) -> tuple[InputFile, ...]:
         return tuple(entry for entry in self.inputs if entry.batch == self.version)
+
+    @property
+    def inputs_to_read(self) -> tuple[InputFile, ...]:
+        """What goes through the stages of screening; may be nothing where there is a base."""
+        return self.new_inputs if self.base is not None else self.inputs
+
+    @property
+    def base_ledgers(self) -> tuple[Path, ...]:
+        """The ledger parts of the version that is built onto, in the order of ids."""
+        parts = (bucket.parts(self.base_dir, "ledger") for bucket in buckets(self.recipe.num_buckets))
+        return tuple(path for paths in parts for path in paths)
 
     @property
     def ignored_files(self) -> Mapping[str, int]:
@@ -102,41 +189,64 @@ class Refresh:
     @functools.cached_property
     def stages(self) -> Mapping[str, Stage]:
         """Every stage with its fingerprint."""
-        recipe = self.recipe
-        limits = {"reading": recipe.reading, "shard": [recipe.shard_records, recipe.shard_bytes]}
-        identities: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
-            "inventory": (limits, ("pyarrow",)),
-            "read": ({"reading": recipe.reading}, ("fastwarc", "brotli", "pyarrow")),
-            "extract": (
-                {**_rules_identity((recipe.url_filter,)), "extraction": recipe.extraction},
-                (*_EXTRACTION_LIBRARIES, *_libraries(recipe.url_filter)),
-            ),
-            "language": (_rules_identity((recipe.language,)), _libraries(recipe.language)),
-            "quality": (_rules_identity(recipe.quality_rules), _libraries(*recipe.quality_rules)),
-            "toxicity": (_rules_identity(recipe.toxicity_rules), _libraries(*recipe.toxicity_rules)),
-            "signatures": ({"minhash": recipe.deduplication}, ("numpy",)),
-            "edges": ({}, ("numpy",)),
-            "clusters": ({}, ("numpy", "scipy")),
-            "settle": ({}, ("pyarrow",)),
-            "publish": ({"buckets": recipe.num_buckets}, ("pyarrow",)),
-        }
-        stages: dict[str, Stage] = {}
-        after = fingerprint({"inputs": self.inputs})
-        for name, (identity, libraries) in identities.items():
-            stages[name] = Stage(name, identity, libraries, after=after)
-            after = stages[name].fingerprint
-        return stages
+        carried = self.last if self.base is None and self.tombstones.rules else None
+        return refresh_stages(
+            self.recipe,
+            start={"base": _identity(self.base), "inputs": self.inputs_to_read},
+            deciding={
+                "carried": _identity(carried),
+                "tombstones": self.tombstones,
+                "newly": dict(self.newly_taken_down),
+            },
+        )
+
+    @functools.cached_property
+    def content_fingerprint(self) -> str:
+        """Of all that the version is made of, whichever way it is made."""
+        return fingerprint({"inputs": self.inputs, "decided_by": self.decided_by, "tombstones": self.tombstones})
 
     @property
     def is_published(self) -> bool:
         """Whether the latest version of this name is what this refresh would make: there is no change."""
-        return self.last is not None and self.last["fingerprint"] == self.stages["publish"].fingerprint
+        if self.last is None or self.newly_taken_down:
+            return False
+        return bool(self.last["fingerprint"] == self.content_fingerprint)
 
     def published(self) -> tuple[Path, dict[str, Any]] | None:
         """The latest version, where there is no change: its folder, fetched if need be, and its manifest."""
         if self.last is None or not self.is_published:
             return None
         return self.store.corpus(f"{self.name}@{self.version - 1}"), dict(self.last)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the version's manifest says of its making: the next refresh reads it."""
+        return {
+            "base": self.base["version"] if self.base is not None else 0,
+            "mode": self.mode_reason,
+            "fingerprint": self.content_fingerprint,
+            "fingerprints": {name: stage.fingerprint for name, stage in self.stages.items()},
+            "decided_by": dict(self.decided_by),
+            "screening_runs": self._screening_runs,
+            "sources": list(self.sources),
+            "inputs": [entry.model_dump(mode="json") for entry in self.inputs],
+            "new_inputs": [entry.path for entry in self.new_inputs],
+            "waiting_files": self.waiting_files,
+            "ignored_files": dict(self.ignored_files),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "tombstones": self.tombstones.model_dump(mode="json")["rules"],
+        }
+
+    @property
+    def _screening_runs(self) -> list[dict[str, str]]:
+        """The runs of the screening stages that the version's records came through, as stage to folder in work/.
+
+        They are kept with the version, so that one that is made again reads and extracts no page again.
+        """
+        runs = list(self.base["screening_runs"]) if self.base is not None else []
+        if self.inputs_to_read:
+            runs.append({name: self.stages[name].directory(self.store.work).name for name in SCREENING})
+        return runs
 
     def _check_readable(self) -> None:
         """ValueError where an input that the sources hold no more has lost its shards, and cannot be read again."""
@@ -159,8 +269,43 @@ class Refresh:
             others = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
             raise ValueError(
                 f"{gone[0]}{others}, an input of {self.name}@{self.version - 1}, is gone or has changed, and would have"
-                " to be read again: give it back as it was, or start over from what is there now with --replace"
+                f" to be read again ({self.mode_reason}): give it back as it was, or start over from what is there now"
+                " with --replace"
             )
+
+
+def _last_version(store: Store, name: str, *, send: bool) -> dict[str, Any] | None:
+    """The manifest of the latest version of corpus `name`; None where there is none.
+
+    `send`: what of it was not sent goes to the remote first, so that no other machine gives its number to something
+    else.
+    """
+    versions = store.versions(name)
+    if not versions:
+        return None
+    latest = store.corpora / name / str(versions[-1])
+    if send and latest.is_dir():
+        store.upload(latest)
+    return store.corpus_manifest(f"{name}@{versions[-1]}")
+
+
+def _recipe_of(manifest: Mapping[str, Any]) -> CurationRecipe:
+    try:
+        return CurationRecipe.model_validate(manifest["recipe"])
+    except ValidationError as error:
+        raise ValueError(
+            f"the recipe of {manifest['name']}@{manifest['version']} is another program's"
+            f" ({error.error_count()} of its fields do not fit): refresh {manifest['name']} first"
+        ) from error
+
+
+def _tombstones(manifest: Mapping[str, Any] | None) -> Tombstones:
+    return Tombstones(rules=manifest.get("tombstones", ()) if manifest else ())
+
+
+def _identity(manifest: Mapping[str, Any] | None) -> list[str] | None:
+    """What tells a version from all others: what is in it, and what it was made of."""
+    return [manifest["digest"], manifest["fingerprint"]] if manifest is not None else None
 
 
 def _is_still_there(entry: InputFile) -> bool:

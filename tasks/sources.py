@@ -179,7 +179,7 @@ def _embedded_folder(store: Store, distributions: Sequence[str], num_pages: int 
         {
             "pages": num_pages,
             "versions": library_versions(tuple(distributions)),
-            "code": code_version("tasks/read"),
+            "code": code_version("tasks.read.environment_docs"),
         }
     )
     return store.root / "sources" / f"{EMBEDDED}-{num_pages or 'all'}-{identity[:12]}"

@@ -23,7 +23,16 @@ from typing import Any, Protocol, TypeVar
 
 from tasks.atomic import locked, new_directory, remove_leftovers, write_json
 from tasks.document import ShardReport
-from tasks.manifest import MANIFEST, SCHEMA_VERSION, code_version, fingerprint, library_versions, read_manifest
+from tasks.manifest import (
+    MANIFEST,
+    PACKAGES,
+    SCHEMA_VERSION,
+    code_version,
+    fingerprint,
+    imported_modules,
+    library_versions,
+    read_manifest,
+)
 from tasks.ports import ShardMap
 
 T = TypeVar("T")
@@ -56,9 +65,17 @@ class Stage:
     name: str
     identity: Mapping[str, Any]
     libraries: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ("tasks",)
+    modules: tuple[str, ...] = ("tasks",)
+    """Modules or packages of ours whose code, with all that they import, makes the output."""
     after: str = ""
     """Fingerprint of the stage before; no part of a shard's key, which has that shard's own input instead."""
+
+    def covers(self, function: Callable[..., Any]) -> bool:
+        """Whether a change in the source of `function`, if that is ours, shows in the fingerprint."""
+        while isinstance(function, functools.partial):
+            function = function.func
+        module = function.__module__
+        return module.partition(".")[0] not in PACKAGES or module in imported_modules(*self.modules)
 
     @functools.cached_property
     def own_fingerprint(self) -> str:
@@ -67,7 +84,7 @@ class Stage:
             {
                 "stage": self.name,
                 "identity": self.identity,
-                "code": code_version(*self.packages),
+                "code": code_version(*self.modules),
                 "libraries": library_versions(self.libraries),
             }
         )
@@ -197,6 +214,7 @@ def run_stage(
     Raises `ShardError` for the first shard that fails; shards that finished stay for the next run. Where another run is
     at the same stage with the same inputs, this one waits for it and takes its output.
     """
+    assert stage.covers(function), f"the code version of stage {stage.name} does not show what {function} does"
     directory = stage.directory(work)
     with locked(directory.with_name(f".{directory.name}.lock")):
         if (output := _complete(stage, directory)) is not None:

@@ -1,15 +1,18 @@
 """The store: one folder that holds everything, and the names and locks in it.
 
-corpora/<name>/<version>/     published corpus versions, immutable
-work/<stage>/<fingerprint>/   outputs of stages, reused by fingerprint
-tokens/<corpus>-<tokens>/     tokenizer and token shards
-runs/<fingerprint>/           training runs: metrics, checkpoints
-spool/<run>/                  what runs have still to tell MLflow
-prefect/, mlflow/             the two databases, so that the history is the same from everywhere
-locks/                        who is at work on what
+corpora/<name>/<version>/            published corpus versions, immutable but for a purge
+work/<stage>/<fingerprint>/          outputs of stages, reused by fingerprint
+tokenizers/<name>/<config>/<number>/ tokenizers: one generation serves all versions of a corpus until it is retrained
+tokens/<corpus>-<tokens>/            token shards, with their tokenizer
+runs/<fingerprint>/                  training runs: metrics, checkpoints
+audit/                               what was taken down, when, why, by whom
+reports/                             what versions differ in, as pages
+spool/<run>/                         what runs have still to tell MLflow
+prefect/, mlflow/                    the two databases, so that the history is the same from everywhere
+locks/                               who is at work on what
 
-A store may have a remote: an object store that gets every published corpus version and all token shards, and from
-which other machines' are fetched when they are asked for. Then the folder is one machine's working room.
+A store may have a remote: an object store that gets every published corpus version, all tokenizers and token shards,
+and from which other machines' are fetched when they are asked for. Then the folder is one machine's working room.
 """
 
 from __future__ import annotations
@@ -93,6 +96,14 @@ class Store:
         return self.root / "tokens"
 
     @property
+    def tokenizers(self) -> Path:
+        return self.root / "tokenizers"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit"
+
+    @property
     def runs(self) -> Path:
         return self.root / "runs"
 
@@ -172,7 +183,9 @@ class Store:
         return f"{self.root} or {redacted(self.remote)}" if self.remote else str(self.root)
 
     def fetch(self, folder: Path) -> bool:
-        """Whether `folder`, a corpus version or token shards, is here and complete, fetched if only the remote has it.
+        """Whether `folder`, published here or by another machine, is here and complete; fetched from there if need be.
+
+        Parts that the folders beside it have, such as other versions, are linked.
 
         Another process that fetches it at the same time is waited for. ValueError where the remote's is damaged.
         """
@@ -183,7 +196,7 @@ class Store:
             return False
         with locked(self.root / "locks" / f"fetch-{there.replace('/', '-')}.lock"):
             if not (folder / MANIFEST).is_file():
-                self._remote.fetch(there, folder)
+                self._remote.fetch(there, folder, _parts_beside(folder))
         return True
 
     def remote_folders(self, folder: Path) -> list[str]:
@@ -195,10 +208,11 @@ class Store:
         return self._remote.manifest(self._name_there(folder)) if self._remote else None
 
     def upload(self, folder: Path) -> None:
-        """Copy a complete folder, a corpus version or token shards, to the remote; nothing where there is none.
+        """Copy a complete folder to the remote; nothing where there is none.
 
-        Costs one look where it is there already, and takes up what a killed upload has left. Raises TakenError where
-        another machine was first with other content: the name means that one now, and the folder here is removed.
+        Costs one look where it is there already; files that are there, of whatever folder or killed upload, are not
+        sent again. Raises TakenError where another machine was first with other content: the name means that one now,
+        and the folder here is removed.
         """
         if self._remote is None:
             return
@@ -209,6 +223,24 @@ class Store:
             folder.rename(lost)
             shutil.rmtree(lost)
             raise TakenError(f"{error}: run the same again, it publishes the next version") from error
+
+    def replace(self, folder: Path) -> None:
+        """The remote's `folder` becomes what it is here now, of which the name stood for something else before.
+
+        The name is never without a meaning in between, so no other machine can take it. Then what only the earlier
+        content held is removed there. Another call completes what was killed. Nothing where there is no remote.
+        """
+        if self._remote is not None:
+            self._remote.replace(folder, self._name_there(folder))
+
+    def withdraw(self, folder: Path) -> None:
+        """Remove `folder` from the remote, with what no other folder there holds; the folder here stays.
+
+        Also what an unfinished upload has left of it. Another call completes what was killed. Nothing where it is not
+        there, or there is no remote.
+        """
+        if self._remote is not None:
+            self._remote.withdraw(self._name_there(folder))
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -248,6 +280,16 @@ class Store:
 
     def _lock_file(self, name: str) -> Path:
         return self.root / "locks" / f"{name}.lock"
+
+
+def _parts_beside(folder: Path) -> dict[str, Path]:
+    """Files of the complete folders beside `folder`, by the SHA-256 that their manifests state."""
+    known: dict[str, Path] = {}
+    for beside in (folder.parent / name for name in _entries(folder.parent)):
+        if (beside / MANIFEST).is_file():  # of any kind: token shards state no parts
+            parts = json.loads((beside / MANIFEST).read_bytes()).get("parts", ())
+            known |= {part["sha256"]: beside / part["path"] for part in parts}
+    return known
 
 
 def _entries(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """The columns of every Parquet file the pipeline writes, and the way they are written.
 
-Published: `DOCUMENTS`, `LEDGER`, `EDITS`. Between stages: `RECORDS` (what was read), `TEXTS` (documents on their way).
+Published: `DOCUMENTS`, `ORIGINALS`, `LEDGER`, `EDITS`. Between stages: `RECORDS` (what was read), `TEXTS` (documents on
+their way).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.document import Document, Drop, Record
@@ -47,6 +49,9 @@ TEXTS = pa.schema(
     ]
 )
 DOCUMENTS = pa.schema([*TEXTS, ("text_sha256", pa.string()), ("cluster_id", pa.string()), ("cluster_size", pa.int64())])
+ORIGINALS = pa.schema([*TEXTS, ("cluster_size", pa.int64())])
+"""Texts as they were screened, of documents that deduplication removed or shortened. The size is that of the cluster
+which the document stands for; null for one that is itself a duplicate."""
 LEDGER = pa.schema(
     [
         ("record_id", pa.string()),
@@ -78,6 +83,7 @@ EDITS = pa.schema(
 
 _ROWS_PER_GROUP = 64
 _BYTES_PER_GROUP = 32 << 20
+_ROWS_PER_PART_GROUP = 256
 
 
 def clean(text: str) -> str:
@@ -116,6 +122,52 @@ class TableWriter:
         if kind is None:
             self._flush()
         self._writer.close()
+
+
+class PartWriter:
+    """Writes one part of a version. Rows come in order; equal rows give equal bytes, in whatever pieces they came.
+
+    Row groups have 256 rows, so that a reader of few ids reads little. Memory: the pieces not yet written, below 256
+    rows and the last piece.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._pending = schema.empty_table()
+        self.num_rows = 0
+
+    def write(self, table: pa.Table) -> None:
+        self.num_rows += len(table)
+        self._pending = pa.concat_tables([self._pending, table.select(self._schema.names).cast(self._schema)])
+        full = len(self._pending) // _ROWS_PER_PART_GROUP * _ROWS_PER_PART_GROUP
+        if full:
+            self._write_groups(self._pending.slice(0, full))
+            self._pending = self._pending.slice(full)
+
+    def _write_groups(self, table: pa.Table) -> None:
+        for start in range(0, len(table), _ROWS_PER_PART_GROUP):
+            # one chunk a column: where chunks end would show in the pages
+            self._writer.write_table(table.slice(start, _ROWS_PER_PART_GROUP).combine_chunks())
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._write_groups(self._pending)
+        self._writer.close()
+
+
+def read_between(path: Path, key: str, low: str, high: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a part whose `key` is at least `low` and below `high`; reads only the row groups that may hold any.
+
+    Where the part is sorted by `key`, that is little more than these rows.
+    """
+    within = (pc.field(key) >= low) & (pc.field(key) < high)
+    return pq.read_table(path, columns=list(columns) if columns is not None else None, filters=within)
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:

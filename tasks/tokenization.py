@@ -1,133 +1,163 @@
-"""From a corpus version to token shards: the tokenizer is trained on its training part, then every bucket is packed.
+"""From a corpus version to token shards: with the corpus' tokenizer, each bucket is packed once.
 
-tokens/<corpus digest>-<tokenizer and split>/   manifest.json, tokenizer.json, <bucket>.<split>.bin and .parquet
+tokens/<corpus digest>-<packing and split>/   manifest.json, tokenizer.json, <bucket>.<split>.bin and .parquet
+
+A bucket whose documents some earlier version had, byte for byte, is linked from that version's shards.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tasks.atomic import link_file, new_directory, write_json
-from tasks.document import ShardReport
+from tasks.atomic import link_file, new_directory
 from tasks.manifest import fingerprint, read_manifest
-from tasks.pack import MANIFEST, BucketReport, SplitReport, TokenShards, tokenize_bucket, write_token_manifest
+from tasks.pack import LIBRARIES, MANIFEST, BucketReport, TokenShards, packing_identity, write_token_manifest
+from tasks.packed_buckets import BUCKET_FILE, BucketToPack, bucket_files, pack_shard, packed_buckets
 from tasks.ports import ShardMap
 from tasks.recipes.pretraining import PretrainRecipe
 from tasks.stages import Progress, Stage, no_progress, run_stage
 from tasks.store import Store
-from tasks.tokenizer import (
-    HeldOutSplit,
-    TokenizerConfig,
-    corpus_cluster_ids,
-    corpus_files,
-    save_tokenizer,
-    split_documents,
-    train_tokenizer,
-    training_texts,
-)
+from tasks.tokenizer import TOKENIZER_FILE as TOKENIZER_FILE
+from tasks.tokenizer import HeldOutSplit, bucket_split, corpus_cluster_ids, corpus_files, split_documents
+from tasks.tokenizer_generations import TokenizerChoice, TokenizerLine, TrainedTokenizer
 
-TOKENIZER_FILE = "tokenizer.json"
-_REPORT_FILE = "bucket.json"
+STAGE = "tokens"
 _DIGITS = 16  # of a digest, in the names of folders
 
 
-def _tokenizer_shard(corpus: Path, directory: Path, *, split: HeldOutSplit, config: TokenizerConfig) -> ShardReport:
-    tokenizer = train_tokenizer(training_texts(corpus, split, config), config)
-    save_tokenizer(tokenizer, directory / TOKENIZER_FILE)
-    return ShardReport(0, 0)
+@dataclass(frozen=True)
+class TokenizedCorpus:
+    """The token shards of a corpus version, and how they came about."""
 
-
-def _tokens_shard(documents_file: Path, directory: Path, *, tokenizer_file: Path, split: HeldOutSplit) -> ShardReport:
-    report = tokenize_bucket(documents_file, tokenizer_file, directory, split=split)
-    write_json(directory / _REPORT_FILE, asdict(report))
-    num_documents = sum(part.num_documents for part in report.splits.values())
-    return ShardReport(num_documents, num_documents)
-
-
-def _bucket_report(file: Path) -> BucketReport:
-    values = json.loads(file.read_bytes())
-    return BucketReport(values["bucket"], {name: SplitReport(**part) for name, part in values["splits"].items()})
+    folder: Path
+    tokenizer: TrainedTokenizer
+    num_linked: int  # buckets taken over from the shards of another version
+    num_packed: int  # both are 0 where the folder was there
 
 
 @dataclass(frozen=True)
-class _Tokenization:
-    """What is to be made, resolved: stages and folder are known before anything runs."""
+class _FoundBucket:
+    """A bucket in the folder of another version."""
 
-    corpus: Path
-    corpus_digest: str
-    split: HeldOutSplit
-    tokenizer: TokenizerConfig
+    folder: Path
+    report: BucketReport
 
-    @property
-    def training(self) -> Stage:
-        identity = {"corpus": self.corpus_digest, "tokenizer": self.tokenizer, "split": self.split}
-        return Stage("tokenizer", identity, ("tokenizers",))
 
-    @property
-    def packing(self) -> Stage:
-        return Stage("tokens", {}, ("tokenizers", "numpy"), after=self.training.fingerprint)
-
-    @property
-    def folder(self) -> str:
-        return f"{self.corpus_digest[:_DIGITS]}-{fingerprint({'tokens': self.packing.fingerprint})[:_DIGITS]}"
+def tokenizer_line(store: Store, manifest: Mapping[str, Any], recipe: PretrainRecipe) -> TokenizerLine:
+    """The tokenizers for a recipe of the corpus with this manifest."""
+    return TokenizerLine(store, manifest["name"], recipe.tokenizer, recipe.held_out_fraction)
 
 
 def tokenize(
-    store: Store, corpus: Path, recipe: PretrainRecipe, shard_map: ShardMap, progress: Progress = no_progress
-) -> Path:
+    store: Store,
+    corpus: Path,
+    recipe: PretrainRecipe,
+    shard_map: ShardMap,
+    progress: Progress = no_progress,
+    *,
+    choice: TokenizerChoice | None = None,
+) -> TokenizedCorpus:
     """The token shards of a corpus version for a recipe; made once, by any machine of the store's remote, then reused.
 
-    Raises ValueError where `corpus` is no complete version or holds too few documents to split.
+    `choice` is the generation of the tokenizer, None the latest. Raises ValueError where `corpus` is no complete
+    version, is damaged or holds too few documents to split.
     """
     manifest = read_manifest(corpus)
     if manifest is None:
         raise ValueError(f"{corpus} holds no manifest.json: it is no corpus version, or an unfinished one")
+    line = tokenizer_line(store, manifest, recipe)
     split = split_documents(corpus_cluster_ids(corpus), recipe.held_out_fraction)
-    plan = _Tokenization(corpus, manifest["digest"], split, recipe.tokenizer)
-    tokens = store.tokens / plan.folder
+    tokenizer = line.obtain(choice or line.choose(manifest["digest"]), corpus, manifest, split, shard_map, progress)
+    packing = packing_identity(tokenizer.sha256)
+    name = f"{manifest['digest'][:_DIGITS]}-{fingerprint({'packing': packing, 'split': split})[:_DIGITS]}"
+    tokens = store.tokens / name
+    num_linked = num_packed = 0
     if store.fetch(tokens):
-        for stage in (plan.training, plan.packing):
-            progress(stage.name, 1, 1, note="made before")
+        progress(STAGE, 1, 1, note="made before")
     else:
-        _make(plan, store.work, tokens, shard_map, progress)
+        wanted = _buckets(corpus, manifest, split)
+        found = _found_buckets(store, wanted, tokenizer, split)
+        _make(store, tokens, manifest["digest"], tokenizer, split, wanted, found, shard_map, progress)
+        num_linked, num_packed = len(found), len(wanted) - len(found)
+        progress(STAGE, len(wanted), len(wanted), note=f"{num_linked} buckets linked, {num_packed} packed")
     store.upload(tokens)
-    return tokens
+    return TokenizedCorpus(tokens, tokenizer, num_linked, num_packed)
 
 
-def _make(plan: _Tokenization, work: Path, tokens: Path, shard_map: ShardMap, progress: Progress) -> None:
-    """Run both stages and publish their output as the folder `tokens`."""
-    trained = run_stage(
-        plan.training,
-        work,
-        shard_map,
-        functools.partial(_tokenizer_shard, split=plan.split, config=plan.tokenizer),
-        [plan.corpus],
-        progress=progress,
-    )
-    tokenizer_file = trained.shards[0] / TOKENIZER_FILE
-    packed = run_stage(
-        plan.packing,
-        work,
-        shard_map,
-        functools.partial(_tokens_shard, tokenizer_file=tokenizer_file, split=plan.split),
-        corpus_files(plan.corpus),
-        progress=progress,
-    )
-    with new_directory(tokens) as directory:
+def _buckets(corpus: Path, manifest: Mapping[str, Any], split: HeldOutSplit) -> list[BucketToPack]:
+    sha256 = {part["path"]: part["sha256"] for part in manifest["parts"]}
+    files = corpus_files(corpus)
+    strange = [file for file in files if file.relative_to(corpus).as_posix() not in sha256]
+    if strange:
+        raise ValueError(f"{strange[0]} is no part of its version, says {MANIFEST}: remove that file")
+    return [
+        BucketToPack(file, sha256[file.relative_to(corpus).as_posix()], bucket_split(file, split)) for file in files
+    ]
+
+
+def _key(bucket: str, documents_sha256: str, exceptions: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
+    """What two buckets agree in that come out the same under one packing and one held-out fraction."""
+    return bucket, documents_sha256, tuple(sorted(exceptions))
+
+
+def _found_buckets(
+    store: Store, wanted: Sequence[BucketToPack], tokenizer: TrainedTokenizer, split: HeldOutSplit
+) -> dict[str, _FoundBucket]:
+    """Which of the wanted buckets lie, just as they would be packed, in complete folders of this store; by name."""
+    names = {_key(each.name, each.documents_sha256, each.split.exceptions): each.name for each in wanted}
+    found: dict[str, _FoundBucket] = {}
+    for folder in sorted(store.tokens.glob(f"[!.]*/{MANIFEST}")):
+        for report in packed_buckets(folder.parent, tokenizer.sha256, split.fraction):
+            name = names.get(_key(report.bucket, report.documents_sha256, report.exceptions))
+            if name is not None:
+                found.setdefault(name, _FoundBucket(folder.parent, report))
+    return found
+
+
+def _make(
+    store: Store,
+    tokens: Path,
+    corpus_digest: str,
+    tokenizer: TrainedTokenizer,
+    split: HeldOutSplit,
+    wanted: Sequence[BucketToPack],
+    found: Mapping[str, _FoundBucket],
+    shard_map: ShardMap,
+    progress: Progress,
+) -> None:
+    """Pack what was not found, and publish all buckets as the folder `tokens`."""
+    sources = dict(found)
+    missing = [bucket for bucket in wanted if bucket.name not in found]
+    if missing:
+        inputs = [bucket.identity for bucket in missing]
+        stage = Stage(
+            STAGE,
+            {"packing": packing_identity(tokenizer.sha256)},
+            LIBRARIES,
+            modules=("tasks.packed_buckets",),
+            after=fingerprint({"buckets": inputs}),
+        )
+        function = functools.partial(pack_shard, tokenizer_file=tokenizer.file)
+        packed = run_stage(stage, store.work, shard_map, function, missing, inputs=inputs, progress=progress)
         for shard in packed.shards:
-            for file in shard.iterdir():
-                if file.suffix in {".bin", ".parquet"}:
-                    link_file(file, directory / file.name)
-        link_file(tokenizer_file, directory / TOKENIZER_FILE)
+            report = BucketReport.of(json.loads((shard / BUCKET_FILE).read_bytes()))
+            sources[report.bucket] = _FoundBucket(shard, report)
+    with new_directory(tokens) as directory:
+        for source in sources.values():
+            for name in bucket_files(source.report.bucket):
+                link_file(source.folder / name, directory / name)
+        link_file(tokenizer.file, directory / TOKENIZER_FILE)
         write_token_manifest(
             directory,
-            [_bucket_report(shard / _REPORT_FILE) for shard in packed.shards],
+            [source.report for source in sources.values()],
             tokenizer_file=directory / TOKENIZER_FILE,
-            corpus_digest=plan.corpus_digest,
-            split=plan.split,
+            corpus_digest=corpus_digest,
+            split=split,
         )
 
 

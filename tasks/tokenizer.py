@@ -2,7 +2,11 @@
 
 A document is held out by a hash of its near-duplicate **cluster**, so that copies of one text never stand on both
 sides, and so that the same document is held out in every later version of the corpus. What is held out trains neither
-the tokenizer nor the network.
+the tokenizer nor the network, also where the tokenizer was trained on an earlier version: the hash is the same there.
+
+Two kinds of documents that such a tokenizer was trained on may be held out later: one whose cluster has got another
+survivor, and with it another hash; and the exception of a tiny corpus that has lost all others it had held out. Only
+their counts of pairs of bytes are in the tokenizer; no network is ever trained on what it is measured on.
 
 Every text survives `decode(encode(text))` unchanged: the alphabet holds all 256 bytes and nothing is normalised. A
 document that spells out a special token (`<|end_of_text|>`) is encoded as those characters; only this program can
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,8 +27,10 @@ from pydantic import Field
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tasks.atomic import write_file
+from tasks.document import ShardReport
 from tasks.rule import Configuration
 
+TOKENIZER_FILE = "tokenizer.json"
 PAD, END_OF_TEXT, UNKNOWN = "<|pad|>", "<|end_of_text|>", "<|unknown|>"
 SPECIAL_TOKENS = (PAD, END_OF_TEXT, UNKNOWN)
 PAD_ID, END_OF_TEXT_ID, UNKNOWN_ID = 0, 1, 2
@@ -54,6 +61,11 @@ class HeldOutSplit(Configuration):
     always_held_out: tuple[str, ...] = Field((), description="Clusters held out although their hash says otherwise")
     always_train: tuple[str, ...] = Field((), description="Clusters trained on although their hash says otherwise")
 
+    @property
+    def exceptions(self) -> tuple[str, ...]:
+        """Clusters that stand on the other side than their hash says."""
+        return self.always_held_out + self.always_train
+
     def holds_out(self, cluster_id: str) -> bool:
         if cluster_id in self.always_held_out:
             return True
@@ -73,7 +85,8 @@ def split_documents(cluster_ids: Iterable[str], fraction: float) -> HeldOutSplit
     """The split of a corpus, given the cluster id of each of its documents (in any order, repeated or not).
 
     If no cluster falls below `fraction`, the one with the smallest hash is held out; if all do, the one with the
-    largest is trained on. Needs constant memory. Raises ValueError where there are fewer than two clusters.
+    largest is trained on. Reads on only until both sides have one, and needs constant memory. Raises ValueError where
+    there are fewer than two clusters.
     """
     low: tuple[int, str] | None = None
     high: tuple[int, str] | None = None
@@ -81,17 +94,28 @@ def split_documents(cluster_ids: Iterable[str], fraction: float) -> HeldOutSplit
         key = (_cluster_hash(cluster_id), cluster_id)
         low = key if low is None else min(low, key)
         high = key if high is None else max(high, key)
+        if is_held_out(low[1], fraction) and not is_held_out(high[1], fraction):
+            return HeldOutSplit(fraction=fraction)
     if low is None or high is None or low == high:
         raise ValueError(
             "a corpus needs at least 2 documents that are not near-duplicates of each other, one to train on and one "
             f"to hold out; this one has {0 if low is None else 1}: add sources or relax the filters"
         )
-    split = HeldOutSplit(fraction=fraction)
-    if not split.holds_out(low[1]):
-        return HeldOutSplit(fraction=fraction, always_held_out=(low[1],))
-    if split.holds_out(high[1]):
+    if is_held_out(high[1], fraction):
         return HeldOutSplit(fraction=fraction, always_train=(high[1],))
-    return split
+    return HeldOutSplit(fraction=fraction, always_held_out=(low[1],))
+
+
+def bucket_split(documents_file: Path, split: HeldOutSplit) -> HeldOutSplit:
+    """`split` with the exceptions alone that are in this bucket: in no other does it matter when they change."""
+    if not split.exceptions:
+        return split
+    there = set(pq.read_table(documents_file, columns=["cluster_id"])["cluster_id"].to_pylist())
+    return HeldOutSplit(
+        fraction=split.fraction,
+        always_held_out=tuple(cluster for cluster in split.always_held_out if cluster in there),
+        always_train=tuple(cluster for cluster in split.always_train if cluster in there),
+    )
 
 
 def corpus_files(corpus_dir: Path) -> list[Path]:
@@ -202,6 +226,22 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     if not num_chars:
         raise ValueError("no text to train the tokenizer on: every training document is empty, or there is none")
     return _checked(tokenizer, "the trained tokenizer")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerTraining:
+    """A corpus version to train a tokenizer on."""
+
+    corpus_dir: Path
+    split: HeldOutSplit
+    config: TokenizerConfig
+
+
+def tokenizer_shard(training: TokenizerTraining, directory: Path) -> ShardReport:
+    """Train as the only shard of a stage; the tokenizer lies in TOKENIZER_FILE."""
+    texts = training_texts(training.corpus_dir, training.split, training.config)
+    save_tokenizer(train_tokenizer(texts, training.config), directory / TOKENIZER_FILE)
+    return ShardReport(0, 0)
 
 
 def save_tokenizer(tokenizer: Tokenizer, file: Path) -> str:

@@ -1,95 +1,85 @@
-"""From equal keys to edges: one file of edges per band, and one for equal texts, each made independently.
+"""From equal keys to edges between documents: out of core, each range of the key space on its own.
 
-Each step loads one key per document over all shards, nothing else: 8 bytes a document for a band, 32 for the exact
-level, two to three times that while sorting. Documents are named by their row number over all signature files; the
-edge file records which files those were, in which order.
+The space of 64-bit keys is cut into equal ranges. A range is read from every bucket's sorted key run, documents with
+an equal key are joined, and only a spanning forest of what that gave is written: fewer edges than documents, however
+many pairs there are. Documents are named by their nodes, their row numbers over all index files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks.dedup.signature import Hashes
-from tasks.dedup.signature_file import (
-    SignatureFileError,
-    SignatureFiles,
-    band_column,
-    binary_to_hashes,
-    open_signature_files,
-)
+from tasks.dedup.array_file import ArrayWriter, open_array, sorted_range
+from tasks.dedup.stars import spanning_stars
 
-IDENTITY_KEY = b"tokenmill.signatures"
-LEVEL_KEY = b"tokenmill.level"
-EXACT_LEVEL = "exact"
+MAX_KEYS = 1 << 22
+"""Keys that a process holds at the same time."""
+
+_NUM_KEYS = 1 << 64
 
 
-def equal_rows(keys: Hashes) -> NDArray[np.int64]:
-    """Edges of shape (edges, 2) between rows of `keys`, of shape (rows, words), that are equal in all words.
+def num_key_partitions(num_keys: int, max_keys: int = MAX_KEYS) -> int:
+    """Into how many ranges of the key space to cut so many keys, for some `max_keys` in each; at least one."""
+    return max(1, -(-num_keys // max_keys))
 
-    Every row of a group of equal rows is joined to the group's first row, so there are fewer edges than rows; which
-    member the others hang on is of no consequence for the connected components.
+
+def write_edges(
+    key_runs: Sequence[Path],
+    starts: NDArray[np.int64],
+    partition: int,
+    num_partitions: int,
+    output_file: Path,
+    max_keys: int = MAX_KEYS,
+) -> int:
+    """Write the edges between documents with equal keys in one range of the key space; returns how many.
+
+    `key_runs` are the buckets' in order, and `starts` their first nodes (`open_index`). The output is a `.npy` of int64
+    and shape (edges, 2), each edge (smaller, larger node); where the range was cut further, an edge may occur again.
+
+    Memory: `max_keys` keys at some 50 bytes each, and for those that are equal another 120, whatever the keys: a range
+    with more is halved until it fits, and the documents of a single key (a text with ten million copies) stream by.
     """
-    order = np.lexsort(keys.T[::-1])  # stable: equal rows stay in the order of their numbers
-    ordered = keys[order]
-    starts_group = np.ones(len(keys), dtype=bool)
-    starts_group[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    first_of_group = order[starts_group][np.cumsum(starts_group) - 1]
-    return np.stack([first_of_group[~starts_group], order[~starts_group]], axis=1).astype(np.int64)
+    assert 0 <= partition < num_partitions and len(starts) == len(key_runs) + 1
+    runs = [open_array(path) for path in key_runs]
+    first, last = (_NUM_KEYS * bound // num_partitions for bound in (partition, partition + 1))
+    with ArrayWriter(output_file, np.dtype("<i8"), 2) as output:
+        for edges in _edges_between(runs, starts, first, last, max_keys):
+            output.write(edges)
+    return output.num_rows
 
 
-def band_edges(signature_files: Sequence[Path], band: int, output_file: Path) -> int:
-    """Write the edges between documents whose keys in this band are equal; returns how many.
-
-    Raises `SignatureFileError` for files that do not belong together and for a band that they do not have.
-    """
-    files = open_signature_files(signature_files)
-    if not 0 <= band < files.config.num_bands:
-        raise SignatureFileError(f"band {band}: the signatures have bands 0 to {files.config.num_bands - 1}")
-    keys = files.column(band_column(band)).to_numpy()
-    return _write_edges(equal_rows(keys[:, None]), files, band_column(band), output_file)
-
-
-def exact_edges(signature_files: Sequence[Path], output_file: Path) -> int:
-    """Write the edges between documents whose texts are equal, by SHA-256; returns how many.
-
-    Raises `SignatureFileError` for files that do not belong together.
-    """
-    files = open_signature_files(signature_files)
-    keys = binary_to_hashes(files.column("text_sha256"))
-    return _write_edges(equal_rows(keys), files, EXACT_LEVEL, output_file)
+def _edges_between(
+    runs: Sequence[NDArray[np.void]], starts: NDArray[np.int64], first: int, last: int, max_keys: int
+) -> Iterator[NDArray[np.int64]]:
+    """Edges from keys of at least `first`, below `last`."""
+    parts = [run[sorted_range(run["key"], first, last)] for run in runs]
+    if sum(map(len, parts)) <= max_keys:
+        keys = np.concatenate([part["key"] for part in parts])
+        nodes = np.concatenate([start + part["row"] for start, part in zip(starts, parts, strict=False)])
+        order = np.argsort(keys, kind="stable")
+        keys, nodes = keys[order], nodes[order]
+        equal = keys[1:] == keys[:-1]
+        yield spanning_stars(np.column_stack([nodes[:-1][equal], nodes[1:][equal]]))
+    elif last - first == 1:
+        yield from _edges_of_one_key(parts, starts, max_keys)
+    else:
+        middle = (first + last) // 2
+        yield from _edges_between(runs, starts, first, middle, max_keys)
+        yield from _edges_between(runs, starts, middle, last, max_keys)
 
 
-def _write_edges(edges: NDArray[np.int64], files: SignatureFiles, level: str, output_file: Path) -> int:
-    table = pa.table({"first": edges[:, 0], "second": edges[:, 1]})
-    table = table.replace_schema_metadata({IDENTITY_KEY: files.identity, LEVEL_KEY: level})
-    pq.write_table(table, output_file, compression="zstd")
-    return len(edges)
-
-
-def read_edges(edge_files: Sequence[Path], files: SignatureFiles) -> NDArray[np.int64]:
-    """All distinct edges, of shape (edges, 2).
-
-    Raises `SignatureFileError` where an edge file was made from other signature files, or from the same ones in
-    another order (its row numbers would name other documents), and where a level is missing or occurs twice.
-    """
-    levels: list[str] = []
-    codes = np.empty(0, dtype=np.int64)  # first * documents + second: most pairs meet in several bands, kept once
-    for path in edge_files:
-        table = pq.ParquetFile(path).read()
-        metadata = table.schema.metadata or {}
-        if metadata.get(IDENTITY_KEY, b"").decode() != files.identity:
-            raise SignatureFileError(
-                f"{path}: not made from these signature files in this order, so its rows name others; make it again"
-            )
-        levels.append(metadata[LEVEL_KEY].decode())
-        codes = np.union1d(codes, table["first"].to_numpy() * files.num_documents + table["second"].to_numpy())
-    expected = [EXACT_LEVEL, *(band_column(band) for band in range(files.config.num_bands))]
-    if sorted(levels) != sorted(expected):
-        raise SignatureFileError(f"edge files for {sorted(levels)} were given; needed, once each: {sorted(expected)}")
-    return np.stack(np.divmod(codes, max(files.num_documents, 1)), axis=1)
+def _edges_of_one_key(
+    parts: Sequence[NDArray[np.void]], starts: NDArray[np.int64], max_keys: int
+) -> Iterator[NDArray[np.int64]]:
+    """All documents of one key hang on the first of them; rows ascend within a part, nodes from part to part."""
+    centre: np.int64 | None = None
+    for start, part in zip(starts, parts, strict=False):
+        for offset in range(0, len(part), max_keys):
+            nodes = start + part["row"][offset : offset + max_keys].astype(np.int64)
+            if centre is None:
+                centre, nodes = nodes[0], nodes[1:]
+            yield np.column_stack([np.full(len(nodes), centre), nodes])

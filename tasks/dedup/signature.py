@@ -96,7 +96,7 @@ def words(text: str) -> list[str]:
     return text.translate(_FOLD).split()
 
 
-class _WordHashes(dict[str, int]):
+class WordHashes(dict[str, int]):
     """64-bit BLAKE2b of a word; each distinct word is hashed once."""
 
     def __missing__(self, word: str) -> int:
@@ -104,12 +104,15 @@ class _WordHashes(dict[str, int]):
         return value
 
 
+_WordHashes = WordHashes
+
+
 def _hash_bytes(text: str, use: bytes) -> int:
     data = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=use).digest(), "little")
 
 
-def _mix(values: Hashes) -> Hashes:
+def mix(values: Hashes) -> Hashes:
     """SplitMix64's finaliser: a bijection on 64 bits in which every input bit moves every output bit."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -121,15 +124,15 @@ def _combine(columns: Sequence[Hashes]) -> Hashes:
     combined = np.full_like(columns[0], len(columns))
     for column in columns:
         combined = (combined + column) * SHINGLE_MULTIPLIER
-    return _mix(combined)
+    return mix(combined)
 
 
 def permutations(config: MinHash) -> tuple[Hashes, Hashes]:
     """Factors (odd) and summands of the bijections `factor * shingle + summand` modulo 2^64, one per hash."""
-    stream = _mix(np.array([config.seed], dtype=np.uint64)) + np.uint64(GOLDEN_GAMMA) * np.arange(
+    stream = mix(np.array([config.seed], dtype=np.uint64)) + np.uint64(GOLDEN_GAMMA) * np.arange(
         1, 2 * config.num_hashes + 1, dtype=np.uint64
     )
-    values = _mix(stream)
+    values = mix(stream)
     return values[::2] | np.uint64(1), values[1::2]
 
 
@@ -139,7 +142,7 @@ def shingles(text: str, config: MinHash, word_hashes: dict[str, int] | None = No
     A text of fewer than `shingle_words` words has one shingle: all its words. A text without any word has one
     shingle made of the text itself, so that it resembles exactly equal texts and no others.
     """
-    lookup = _WordHashes() if word_hashes is None else word_hashes
+    lookup = WordHashes() if word_hashes is None else word_hashes
     found = words(text)
     if not found:
         return np.array([_hash_bytes(text, b"wordless text")], dtype=np.uint64)
@@ -155,7 +158,7 @@ def signatures(texts: Sequence[str], config: MinHash) -> Hashes:
     Memory beyond the result: the distinct words of `texts`, and a chunk of shingles or the longest text's.
     """
     factors, summands = permutations(config)
-    word_hashes = _WordHashes()
+    word_hashes = WordHashes()
     result = np.empty((len(texts), config.num_hashes), dtype=np.uint64)
     chunk: list[Hashes] = []
     num_pending = 0

@@ -8,25 +8,14 @@ from datetime import UTC, datetime
 BASE_ID_DIGITS = 32
 
 
-def from_record_id(record_id: str) -> str:
-    """Base id of a record with a WARC-Record-ID; angle brackets do not count."""
-    return _base_id("warc-record-id", record_id.strip().strip("<>"))
+def base_id(*, record_id: str, payload_digest: str, url: str, date: str, kind: str, charset: str, verdict: str) -> str:
+    """32 hexadecimal digits: a hash of everything that decides what becomes of a record.
 
-
-def from_content(payload_digest: str, url: str = "", date: str = "") -> str:
-    """Base id of a record without one: of URL, date and payload where it has both, else of the payload."""
-    if url and date:
-        return _base_id("url-date-payload", url, date, payload_digest)
-    return _base_id("payload", payload_digest)
-
-
-def from_damage(digest: str) -> str:
-    """Base id of a damaged region with this SHA-256."""
-    return _base_id("damaged", digest)
-
-
-def _base_id(case: str, *parts: str) -> str:
-    text = "\0".join((case, *(part.replace("\0", "") for part in parts)))
+    `record_id` is its WARC-Record-ID, whose angle brackets do not count; `verdict` the reader's own, with its figure.
+    Records with one base id are interchangeable: whichever of them is numbered first, the same documents come of them.
+    """
+    named = (record_id.strip().strip("<>"), payload_digest, url, date, kind, charset, verdict)
+    text = "\0".join(part.replace("\0", "") for part in named)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:BASE_ID_DIGITS]
 
 

@@ -56,13 +56,22 @@ def make_record(
 def record_of_digest(
     origin: Origin, kind: Literal["html", "text"], digest: str, content: bytes, problem: Drop | None
 ) -> Record:
-    """The record of a payload with this SHA-256; with a `problem` it carries no content."""
-    if origin.record_id:
-        base_id = identity.from_record_id(origin.record_id)
-    else:
-        base_id = identity.from_content(digest, origin.url, origin.date)
+    """The record of a payload with this SHA-256; with a `problem` it carries no content.
+
+    Of the problem its reason and figure are part of the record's identity. Its detail is not: that may tell where in a
+    file something stands, or be worded by a library.
+    """
+    verdict = "" if problem is None else f"{problem.reason} {problem.value}"
     return Record(
-        base_id=base_id,
+        base_id=identity.base_id(
+            record_id=origin.record_id,
+            payload_digest=digest,
+            url=origin.url,
+            date=origin.date,
+            kind=kind,
+            charset=origin.charset or "",
+            verdict=verdict,
+        ),
         payload_digest=digest,
         source=origin.source,
         source_file=origin.source_file,
@@ -77,19 +86,9 @@ def record_of_digest(
 
 
 def damaged_record(origin: Origin, digest: str, problem: Drop) -> Record:
-    """The record of a damaged region whose bytes have this SHA-256."""
-    return Record(
-        base_id=identity.from_damage(digest),
-        payload_digest=digest,
-        source=origin.source,
-        source_file=origin.source_file,
-        source_offset=origin.source_offset,
-        url="",
-        date="",
-        kind="html",
-        content=b"",
-        problem=problem,
-    )
+    """The record of a damaged region whose bytes have this SHA-256: nothing that stands in it is believed."""
+    place = Origin(origin.source, origin.source_file, origin.source_offset)
+    return record_of_digest(place, "html", digest, b"", problem)
 
 
 def frame_problem(frame: Frame, limits: ReadLimits) -> Drop:

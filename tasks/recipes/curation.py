@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.dedup.signature import MinHash
+from tasks.dedup.config import Deduplication
 from tasks.extract import Extraction
 from tasks.filters.datatrove_adapter import DatatroveStep
 from tasks.filters.fineweb import FineWebQuality
@@ -38,7 +38,7 @@ class CurationRecipe(Configuration):
     language: LanguageRule = LanguageRule()
     quality_rules: tuple[AnyRule, ...]
     toxicity_rules: tuple[AnyRule, ...] = (Toxicity(), WordList())
-    deduplication: MinHash = MinHash()
+    deduplication: Deduplication = Deduplication()
     num_buckets: int = Field(
         default=16, ge=1, le=4096, multiple_of=1, description="parts of a version; a power of two, fixed for a corpus"
     )

@@ -39,7 +39,9 @@ class PretrainRecipe(Configuration):
 
     name: str = Field("custom", min_length=1, description="Name of the recipe, shown with the run")
     model: Literal["smoke", "10m", "30m", "124m", "350m", "1b", "8b"] = Field(description="Shape of the network")
-    tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="Trained anew on each corpus version")
+    tokenizer: TokenizerConfig = Field(
+        TokenizerConfig(), description="Trained on the first version of a corpus, kept for the later ones"
+    )
     held_out_fraction: float = Field(
         0.01, gt=0, le=0.5, description="Share of near-duplicate clusters kept from training, for evaluation"
     )

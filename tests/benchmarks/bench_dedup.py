@@ -1,18 +1,15 @@
-"""MinHash signatures: documents per second of `write_signatures` and of datatrove's `MinhashDedupSignature`.
+"""MinHash signatures: documents per second of `write_index` and of datatrove's `MinhashDedupSignature`.
 
-    python tests/benchmarks/bench_dedup.py [--documents documents.parquet] [--repeats 5]
+    python -m tests.benchmarks.bench_dedup [--documents documents.parquet] [--repeats 5]
 
-Both read the same texts and write their signature files, with the same bands, rows and shingle length, in one process
-and taking turns; ours also reads the Parquet file, and hashes texts for the exact level. Without `--documents`, the
-texts are the main contents of the annotated web pages in the shared data. datatrove hashes shingles with SHA-1, one
-of its two functions, since xxhash is not among our dependencies; its time goes into tokenisation.
+Both read the same Parquet file in one process, taking turns, with the same bands, rows and shingle length, and write
+their signatures sorted by band. Ours also hashes texts and addresses for the exact levels. Without `--documents`, the
+texts are the main contents of the annotated web pages in the shared data.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import statistics
 import tempfile
 import time
@@ -21,28 +18,19 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datatrove.data import Document
-from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
-from datatrove.utils.hashing import HashConfig
-from datatrove.utils.logging import logger
 
-from tasks.dedup.clusters import write_signatures
+from tasks.dedup.index import write_index
 from tasks.dedup.signature import MinHash
-
-WEB_PAGES = Path(__file__).resolve().parents[2] / "../shared/data/web/pages.gold.jsonl.gz"
+from tasks.tables import TEXTS
+from tasks.tombstones import Tombstones
+from tests.benchmarks.datatrove_dedup import DatatroveDedup
+from tests.benchmarks.made_texts import web_texts
 
 
 def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def web_texts() -> list[str]:
-    if not WEB_PAGES.exists():
-        raise SystemExit(f"no {WEB_PAGES}; name a Parquet file with a column `text` by --documents")
-    with gzip.open(WEB_PAGES, "rt", encoding="utf-8") as lines:
-        return [json.loads(line)["main_content"] for line in lines]
 
 
 def main() -> None:
@@ -55,28 +43,21 @@ def main() -> None:
     print(f"{len(texts)} documents, {num_words / len(texts):.0f} words each on average")
 
     config = MinHash()
-    theirs_config = MinhashConfig(
-        n_grams=config.shingle_words,
-        num_buckets=config.num_bands,
-        hashes_per_bucket=config.rows_per_band,
-        hash_config=HashConfig(precision=64, hash_fc="sha1"),
-    )
-    logger.remove()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ids = [str(number) for number in range(len(texts))]
-        table = pa.table({"document_id": ids, "text": texts, "date": [""] * len(texts)})
-        pq.write_table(table, folder / "documents.parquet")
-        theirs = MinhashDedupSignature(str(folder / "theirs"), theirs_config)
-        theirs.get_shingles("its tokenizer is loaded before the first turn")
+        documents = folder / "texts" / "documents.parquet"
+        documents.parent.mkdir()
+        rows = [
+            {"document_id": f"{number:08d}", "url": f"https://site.example/{number}", "date": "", "text": text}
+            for number, text in enumerate(texts)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, schema=TEXTS), documents)
+        theirs = DatatroveDedup(documents.parent, folder / "theirs", config)
 
         def run_ours() -> None:
-            write_signatures(folder / "documents.parquet", folder / "ours.parquet", config)
+            write_index(None, None, documents, folder, config, Tombstones().scope_of, {})
 
-        def run_theirs() -> None:
-            theirs.run(iter([Document(text=text, id=id_) for id_, text in zip(ids, texts, strict=True)]), rank=0)
-
-        turns = [(seconds(run_ours), seconds(run_theirs)) for _ in range(arguments.repeats)]
+        turns = [(seconds(run_ours), seconds(theirs.signatures)) for _ in range(arguments.repeats)]
 
     for who, times in zip(("tokenmill", "datatrove"), zip(*turns, strict=True), strict=True):
         print(f"{who}: {len(texts) / statistics.median(times):8.0f} documents/s (median of {len(turns)})")

@@ -20,9 +20,12 @@ STAGES = (
     "language",
     "quality",
     "toxicity",
-    "signatures",
+    "gather",
+    "index",
     "edges",
-    "clusters",
+    "components",
+    "members",
+    "resolve",
     "settle",
     "publish",
 )
@@ -64,8 +67,8 @@ def finished_shards(store: Path) -> dict[Path, tuple[int, int]]:
 
 def killed_in(stage: str, arguments: list[str], store: Path, cwd: Path, *, everything: bool) -> str:
     """Start the refresh and kill it in `stage`; where exactly that was."""
-    # too quick to be caught between two shards: one shard, or the first is the last thing but the manifest
-    wanted = {"started", "between shards", "done"} if stage == "clusters" else {"between shards", "done"}
+    # one shard, or none: nothing to be caught between
+    wanted = {"started", "between shards", "done"} if stage in ("edges", "components") else {"between shards", "done"}
     with started(*arguments, store=store, cwd=cwd) as process:
         deadline = time.monotonic() + START_TIMEOUT_S
         while (place := caught_in(store, stage)) not in wanted:

@@ -13,9 +13,11 @@ import pytest
 from flows import run_commands, store_commands
 from flows.cli import main
 from tests.data.prose import write_jsonl
+from tests.tasks.version_folders import Published, Removed, document_id, moved, write_version
 
 COMMANDS = (
     *("refresh", "pretrain", "evaluate", "pipeline", "generate", "corpora", "show", "up", "doctor", "gc", "reconcile"),
+    *("diff", "takedown"),
 )
 
 
@@ -110,6 +112,64 @@ def test_a_missing_corpus_or_model_is_one_clear_line(tmp_path: Path) -> None:
     assert "tokenmill refresh" in _refused("show", "web", cwd=tmp_path)
     assert "no corpus 'web'" in _refused("pretrain", "--corpus", "web", cwd=tmp_path)
     assert "no model 'web-smoke'" in _refused("generate", "--model", "web-smoke", "--prompt", "x", cwd=tmp_path)
+
+
+@pytest.fixture
+def two_versions(tmp_path: Path) -> Path:
+    """A store with web@1 and web@2."""
+    rows = {document_id(number): Published(f"text {number}", f"https://a.com/{number}") for number in range(20)}
+    more = {document_id("new"): Published("a new page", "https://b.org/\x1b[31m\u202e")}
+    write_version(tmp_path / "s/corpora", "web", 1, rows)
+    write_version(tmp_path / "s/corpora", "web", 2, {**moved(rows, **{"3": Removed("quality", "too_short")}), **more})
+    return tmp_path
+
+
+def test_a_difference_is_a_table_a_page_and_one_json_object(two_versions: Path) -> None:
+    done = tokenmill("diff", "web", "--json", "--store", "s", cwd=two_versions)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert next(line for line in lines if "Added" in line).split()[:2] == ["Added", "+1"]
+    assert "quality: too short" in done.stdout and "a.com 1" in done.stdout
+    assert "\x1b" not in done.stdout and "\u202e" not in done.stdout
+    result = json.loads(last)
+    counts = {"added": 1, "revived": 0, "changed": 0, "superseded": 0, "removed": 1, "taken_down": 0, "unchanged": 19}
+    assert result["counts"] == counts
+    assert Path(result["report"]) == two_versions / "s/reports/web@1--web@2.html"
+    assert f"report  {result['report']}" in lines
+    assert "too short" in Path(result["report"]).read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_difference_goes_where_it_is_asked_for(two_versions: Path) -> None:
+    done = tokenmill("diff", "web@2", "web@1", "--html", "here/d.html", "--store", "s", cwd=two_versions)
+    assert done.returncode == 0, done.stderr
+    assert (two_versions / "here/d.html").is_file() and not (two_versions / "s/reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["web@1"], "no version before web@1"),
+        (["../web"], "after"),
+        (["web", "--samples", "1000"], "samples"),
+        (["web", "--html", "s"], "name a file"),
+    ],
+)
+def test_what_can_not_be_compared_is_one_clear_line(arguments: list[str], expected: str, two_versions: Path) -> None:
+    assert expected in _refused("diff", *arguments, "--store", "s", cwd=two_versions)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "name a URL, a domain or a document"),
+        (["--domain", "co.uk"], "co.uk"),
+        (["--domain", "example.org", "--purge"], "--apply"),
+    ],
+)
+def test_a_takedown_that_is_not_clear_is_one_clear_line(
+    arguments: list[str], expected: str, two_versions: Path
+) -> None:
+    assert expected in _refused("takedown", *arguments, "--store", "s", cwd=two_versions)
 
 
 def test_a_ray_cluster_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:

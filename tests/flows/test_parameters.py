@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows.parameters import (
     Curation,
+    DiffParameters,
     EvaluateParameters,
     Input,
     PipelineParameters,
@@ -19,8 +20,17 @@ from flows.parameters import (
     RefreshParameters,
     Training,
 )
+from flows.takedown import TakedownParameters
 
-FORMS = (RefreshParameters, PretrainParameters, EvaluateParameters, PipelineParameters, ReconcileParameters)
+FORMS = (
+    RefreshParameters,
+    PretrainParameters,
+    EvaluateParameters,
+    PipelineParameters,
+    ReconcileParameters,
+    DiffParameters,
+    TakedownParameters,
+)
 
 
 def form_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -52,6 +62,7 @@ def test_the_defaults_are_valid_and_do_no_harm(model: type[BaseModel]) -> None:
     jsonschema.validate({"parameters": defaults}, form_schema(model))
     text = str(defaults)
     assert "'replace': True" not in text and "'champion': 'if_better'" not in text
+    assert "'apply': True" not in text and "'purge': True" not in text and "'retrain_tokenizer': True" not in text
 
 
 @pytest.mark.parametrize(
@@ -75,6 +86,11 @@ def test_the_defaults_are_valid_and_do_no_harm(model: type[BaseModel]) -> None:
         (EvaluateParameters, {"promotion": {"champion": "always"}}),
         (EvaluateParameters, {"scoring": {"prompts": [""]}}),
         (ReconcileParameters, {"min_age_minutes": -1}),
+        (DiffParameters, {"before": "web@latest"}),
+        (DiffParameters, {"after": ""}),
+        (DiffParameters, {"samples": 101}),
+        (TakedownParameters, {"name": "a/b"}),
+        (TakedownParameters, {"urls": "https://example.org/"}),
     ],
     ids=str,
 )

@@ -13,6 +13,8 @@ from infra.earlier_run import RUN_DIR_TAG
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from tasks.manifest import SCHEMA_VERSION
 from tasks.store import RUN_RECORD, Store
+from tasks.tokenization import tokenizer_line
+from tasks.tokenizer_generations import TokenizerChoice
 
 TOKENS = 2_000_000
 
@@ -35,12 +37,12 @@ def store(tracked: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     return tracked
 
 
-def publish(store: Store, version: int, num_documents: int, **facts: Any) -> None:
-    folder = store.corpora / "web" / str(version)
+def publish(store: Store, version: int, num_documents: int, name: str = "web", **facts: Any) -> None:
+    folder = store.corpora / name / str(version)
     folder.mkdir(parents=True)
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        "name": "web",
+        "name": name,
         "version": version,
         "digest": f"{version:064x}",
         "documents_kept": num_documents,
@@ -51,6 +53,15 @@ def publish(store: Store, version: int, num_documents: int, **facts: Any) -> Non
 
 def parameters(**changes: Any) -> PretrainParameters:
     return PretrainParameters.model_validate({"corpus": "web@1"} | changes)
+
+
+def make_generation(store: Store, plan: PretrainPlan, generation: int, corpus_digest: str) -> None:
+    """What planning sees of a tokenizer: its manifest."""
+    folder = tokenizer_line(store, plan.manifest, plan.recipe).folder / str(generation)
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(
+        json.dumps({"schema_version": SCHEMA_VERSION, "corpus_digest": corpus_digest})
+    )
 
 
 def begun(store: Store, plan: PretrainPlan, **changes: Any) -> str:
@@ -145,3 +156,69 @@ def test_a_run_that_trained_nothing_is_refused(store: Store) -> None:
         assert isinstance(tracker, MlflowTracker)
     with pytest.raises(ValueError, match=r"\(refresh web\) trained nothing: give the id of a pretrain run"):
         check_pretrain(parameters(resume_from=tracker.run_id))
+
+
+class TestTokenizer:
+    """Which generation of the tokenizer a run takes: corpus "mill", two versions, with digests 1 and 2."""
+
+    @pytest.fixture
+    def name(self, store: Store) -> str:
+        """A corpus of the test's own."""
+        name = f"mill-{len(store.names())}"
+        for version in (1, 2):
+            publish(store, version, 100, name)
+        return name
+
+    @staticmethod
+    def plan(name: str, version: int, *, retrain: bool = False, **changes: Any) -> PretrainPlan:
+        asked = {"corpus": f"{name}@{version}", "training": {"retrain_tokenizer": retrain}}
+        return check_pretrain(parameters(**asked, **changes))
+
+    def test_a_run_keeps_its_place_when_its_tokenizer_is_made(self, store: Store, name: str) -> None:
+        plan = self.plan(name, 1)
+        assert plan.tokenizer == TokenizerChoice(1)
+        asked = parameters(corpus=f"{name}@1", dry_run=True)
+        told = dry_run_pretrain(plan, asked)
+        assert (told["tokenizer_generation"], told["would_train_tokenizer"]) == (1, True)
+        make_generation(store, plan, 1, plan.manifest["digest"])
+        again = self.plan(name, 1)
+        assert again.run_dir == plan.run_dir and again.tokenizer == TokenizerChoice(1, True)
+        assert dry_run_pretrain(again, asked)["would_train_tokenizer"] is False
+        assert self.plan(name, 1, retrain=True).run_dir == plan.run_dir, "it was trained on this version already"
+
+    def test_retraining_gives_another_run(self, store: Store, name: str) -> None:
+        plan = self.plan(name, 2)
+        make_generation(store, plan, 1, f"{1:064x}")
+        retrained = self.plan(name, 2, retrain=True)
+        assert retrained.tokenizer == TokenizerChoice(2, required_digest=plan.manifest["digest"])
+        assert retrained.run_dir != plan.run_dir and self.plan(name, 2).run_dir == plan.run_dir
+        make_generation(store, plan, 2, plan.manifest["digest"])
+        assert self.plan(name, 2, retrain=True).run_dir == self.plan(name, 2).run_dir == retrained.run_dir
+
+    def test_a_run_that_was_begun_keeps_its_tokenizer(self, store: Store, name: str) -> None:
+        plan = self.plan(name, 1)
+        run_id = begun(store, plan)
+        make_generation(store, plan, 1, f"{1:064x}")
+        make_generation(store, plan, 2, f"{2:064x}")
+        for kept in (self.plan(name, 1), self.plan(name, 1, resume_from=run_id)):
+            assert (kept.run_dir, kept.tokenizer) == (plan.run_dir, TokenizerChoice(1, True))
+        assert self.plan(name, 2).tokenizer.generation == 2, "a new one has the latest"
+        begun(store, plan, outcome={"model": "mill-smoke@1"})
+        latest = self.plan(name, 1)
+        assert latest.tokenizer.generation == 2 and latest.run_dir != plan.run_dir
+
+    def test_an_older_unfinished_run_gives_way_to_one_with_the_latest(self, store: Store, name: str) -> None:
+        plan = self.plan(name, 1)
+        begun(store, plan)
+        make_generation(store, plan, 1, f"{1:064x}")
+        make_generation(store, plan, 2, f"{2:064x}")
+        (plan.run_dir / RUN_RECORD).rename(plan.run_dir / "aside")
+        latest = self.plan(name, 1)
+        (plan.run_dir / "aside").rename(plan.run_dir / RUN_RECORD)
+        begun(store, latest, outcome={"model": "mill-smoke@1"})
+        assert self.plan(name, 1).run_dir == latest.run_dir != plan.run_dir
+
+    def test_a_resumed_run_with_another_tokenizer_is_refused(self, store: Store, name: str) -> None:
+        run_id = begun(store, self.plan(name, 1))
+        with pytest.raises(ValueError, match="a resumed run keeps its tokenizer"):
+            self.plan(name, 1, resume_from=run_id, retrain=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import html
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ from typing import Any
 import pytest
 
 from tasks.corpus_card import (
+    MEMBERS_PER_CLUSTER,
+    NUM_CLUSTERS,
     SAMPLES_PER_RULE,
     Sample,
     corpus_card,
     corpus_facts,
     kept_samples,
+    largest_clusters,
     ledger_summary,
     removed_samples,
     samples_markdown,
@@ -36,6 +38,7 @@ def refreshed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     first = f"{HOSTILE} {prose('hostile')}"
     hostile = [
         warc_record("https://evil.example/kept|<b>.html", page(html.escape(first))),
+        warc_record("https://evil.example/copy|<i>.html", page(html.escape(first))),
         warc_record("https://evil.example/short.html", page(html.escape(f"{HOSTILE} {prose('short', 2)}"))),
     ]
     members = [*corpus_members(NUM_PAGES), *(gzip.compress(record, mtime=0) for record in hostile)]
@@ -44,21 +47,16 @@ def refreshed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     return refresh_in_process(root / "store", source)
 
 
-def texts(outputs: dict[str, StageOutput]) -> dict[str, tuple[Path, ...]]:
-    return {
-        "language": outputs["extract"].shards,
-        "quality": outputs["language"].shards,
-        "toxicity": outputs["quality"].shards,
-        "exact_dedup": outputs["toxicity"].shards,
-        "near_dedup": outputs["toxicity"].shards,
-    }
+def work(path: Path) -> Path:
+    """Where the store of a version has its stages' outputs."""
+    return path.parents[2] / "work"
 
 
 def test_every_rule_that_removed_something_has_its_samples(
     refreshed: tuple[Path, dict[str, Any], dict[str, StageOutput]],
 ) -> None:
-    path, manifest, outputs = refreshed
-    samples = removed_samples(path, manifest, texts(outputs))
+    path, manifest, _ = refreshed
+    samples = removed_samples(path, manifest, work(path))
     counts = Counter((sample.stage, sample.reason) for sample in samples)
     assert counts == {
         (stage, reason): min(count, SAMPLES_PER_RULE)
@@ -75,9 +73,9 @@ def test_every_rule_that_removed_something_has_its_samples(
 def test_a_duplicate_is_shown_with_its_survivor(
     refreshed: tuple[Path, dict[str, Any], dict[str, StageOutput]],
 ) -> None:
-    path, manifest, outputs = refreshed
+    path, manifest, _ = refreshed
     documents = {row["document_id"]: row["text"] for row in rows(path, "documents")}
-    copies = [s for s in removed_samples(path, manifest, texts(outputs)) if s.stage == "exact_dedup"]
+    copies = [s for s in removed_samples(path, manifest, work(path)) if s.stage == "exact_dedup"]
     assert copies
     for sample in copies:
         assert sample.survivor_id and sample.survivor_text == documents[sample.survivor_id] == sample.text
@@ -86,19 +84,48 @@ def test_a_duplicate_is_shown_with_its_survivor(
 def test_texts_that_were_cleared_away_are_said_to_be_gone(
     refreshed: tuple[Path, dict[str, Any], dict[str, StageOutput]], tmp_path: Path
 ) -> None:
-    path, manifest, outputs = refreshed
-    cleared = {stage: tuple(tmp_path / shard.name for shard in shards) for stage, shards in texts(outputs).items()}
-    kept_one = outputs["language"].shards[0]
-    shutil.copytree(kept_one, tmp_path / kept_one.name, dirs_exist_ok=True)
-    samples = removed_samples(path, manifest, cleared)
-    assert {sample.stage for sample in samples if sample.text is None} >= {"exact_dedup", "near_dedup"}
+    path, manifest, _ = refreshed
+    samples = removed_samples(path, manifest, tmp_path / "cleared")
+    assert {sample.stage for sample in samples if sample.text is None} == {"quality"}
+    assert {sample.stage for sample in samples if sample.text} == {"exact_dedup", "near_dedup"}  # in the version itself
     assert "no text of it is in the store" in samples_markdown((), samples)
 
 
+def test_what_was_taken_down_is_not_shown(refreshed: tuple[Path, dict[str, Any], dict[str, StageOutput]]) -> None:
+    path, manifest, _ = refreshed
+    hidden = {"kind": "domain", "value": "site1.example", "scope": "cluster", "reason": "", "date": ""}
+    samples = removed_samples(path, {**manifest, "tombstones": [hidden]}, work(path))
+    by_domain = {is_hidden: [s for s in samples if ("site1" in s.url) == is_hidden] for is_hidden in (True, False)}
+    assert by_domain[True] and not any(sample.text for sample in by_domain[True])
+    assert by_domain[False] and all(sample.text for sample in by_domain[False])
+
+
+def test_the_largest_clusters_are_shown_with_texts_of_survivor_and_others(
+    refreshed: tuple[Path, dict[str, Any], dict[str, StageOutput]],
+) -> None:
+    path, manifest, _ = refreshed
+    documents = {row["document_id"]: row for row in rows(path, "documents")}
+    ledger = {row["record_id"]: row for row in rows(path, "ledger")}
+    clusters = largest_clusters(path, manifest)
+    sizes = sorted((row["cluster_size"] for row in documents.values() if row["cluster_size"] > 1), reverse=True)
+    assert [cluster.num_documents for cluster in clusters] == sizes[:NUM_CLUSTERS]
+    assert len(sizes) == manifest["clusters"]["num_clusters"]
+    for cluster in clusters:
+        survivor = documents[cluster.cluster_id]
+        others = [row for row in ledger.values() if row["survivor_id"] == cluster.cluster_id]
+        assert (cluster.url, cluster.text) == (survivor["url"], survivor["text"])
+        assert cluster.num_documents == survivor["cluster_size"] == 1 + len(others)
+        assert {url for url, _ in cluster.members} <= {row["url"] for row in others}
+        assert len(cluster.members) == min(len(others), MEMBERS_PER_CLUSTER) and all(
+            text for _, text in cluster.members
+        )
+    assert "evil.example" in corpus_card(path, manifest)
+
+
 def test_nothing_of_a_page_is_mark_up(refreshed: tuple[Path, dict[str, Any], dict[str, StageOutput]]) -> None:
-    path, manifest, outputs = refreshed
+    path, manifest, _ = refreshed
     samples = Sample("0-0", HOSTILE, "quality", HOSTILE, 1.0, 2.0, HOSTILE, "1-0", HOSTILE, HOSTILE)
-    removed = (*removed_samples(path, manifest, texts(outputs)), samples)
+    removed = (*removed_samples(path, manifest, work(path)), samples)
     text = samples_markdown(kept_samples(path), removed) + corpus_card(path, manifest)
     assert not harmful_tags(text)
 

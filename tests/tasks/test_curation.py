@@ -13,9 +13,10 @@ import pytest
 
 from tasks import curation
 from tasks.ports import InProcessMap, ShardError
-from tasks.publish import LedgerError, check_adds_up, corpus_digest
+from tasks.publish import corpus_digest
 from tasks.recipes.curation import CurationRecipe, fineweb, resolve_curation_recipe
 from tasks.refresh import Refresh
+from tasks.settle import LedgerError
 from tasks.stages import StageOutput
 from tasks.store import Store
 from tests.data.prose import corpus_members, page, prose, warc_record, write_warc
@@ -28,20 +29,28 @@ def refresh_in_process(
 ) -> tuple[Path, dict[str, Any], dict[str, StageOutput]]:
     """Every stage in order, without any engine: the published version, its manifest, and the stages' outputs.
 
-    `options` are those of `Refresh.plan`. The stages run whether or not there is anything new.
+    `options` are those of `Refresh.plan`. Where there is no change, it is the latest version, and no output.
     """
     store, shard_map = Store.open(root), InProcessMap()
     refresh = Refresh.plan(store, name, [str(source)], recipe or small_recipe(), **options)
-    counted = curation.inventory(refresh, shard_map)
-    records = curation.read(refresh, counted, shard_map)
-    extracted = curation.extract(refresh, records, shard_map)
-    identified = curation.identify_language(refresh, extracted, shard_map)
-    good = curation.apply_rules(refresh, "quality", identified, shard_map)
-    clean = curation.apply_rules(refresh, "toxicity", good, shard_map)
-    clusters = curation.deduplicate(refresh, clean, shard_map)
-    screened = {"extract": extracted, "language": identified, "quality": good, "toxicity": clean}
-    path, manifest = curation.publish(refresh, counted, screened, clusters, shard_map)
-    return path, manifest, {"inventory": counted, "read": records, **screened, "clusters": clusters}
+    if (published := refresh.published()) is not None:
+        return *published, {}
+    outputs: dict[str, StageOutput] = {}
+    screened = curation.Screened(0, {})
+    if refresh.inputs_to_read:
+        counted = curation.inventory(refresh, shard_map)
+        records = curation.read(refresh, counted, shard_map)
+        extracted = curation.extract(refresh, records, shard_map)
+        identified = curation.identify_language(refresh, extracted, shard_map)
+        good = curation.apply_rules(refresh, "quality", identified, shard_map)
+        clean = curation.apply_rules(refresh, "toxicity", good, shard_map)
+        stages = {"extract": extracted, "language": identified, "quality": good, "toxicity": clean}
+        screened = curation.Screened(counted.report.records_in, stages)
+        outputs = {"inventory": counted, "read": records, **stages}
+    merged = curation.merge(refresh, screened, shard_map)
+    path, manifest = curation.publish(refresh, screened, merged, shard_map)
+    outputs |= {"gather": merged.gathered, "index": merged.dedup.index, "resolve": merged.dedup.resolved}
+    return path, manifest, outputs
 
 
 def small_recipe(**changes: Any) -> CurationRecipe:
@@ -129,8 +138,8 @@ def test_the_digest_is_of_rows_and_notices_each_field(published: tuple[Path, dic
 def test_a_changed_threshold_recomputes_its_stage_and_what_follows(tmp_path: Path) -> None:
     source = write_warc(tmp_path / "pages.warc.gz", 12)
     first = refresh_in_process(tmp_path / "store", source)
-    again = refresh_in_process(tmp_path / "store", source)
-    assert all(output.reused for output in again[2].values())
+    again = refresh_in_process(tmp_path / "store", source, name="again")
+    assert again[2] and all(output.reused for output in again[2].values())
     changed = resolve_curation_recipe("fineweb", {"gopher_quality.min_words": "2", "num_buckets": "4"})
     changed = changed.model_copy(update={"shard_records": 16})
     third = refresh_in_process(tmp_path / "store", source, changed)
@@ -140,7 +149,7 @@ def test_a_changed_threshold_recomputes_its_stage_and_what_follows(tmp_path: Pat
         "extract",
         "language",
     }
-    assert first[1]["version"] == 1 and third[1]["version"] == 3
+    assert first[1]["version"] == 1 and third[1]["version"] == 2
 
 
 def test_a_refresh_that_was_published_is_recognised(tmp_path: Path) -> None:
@@ -153,26 +162,26 @@ def test_a_refresh_that_was_published_is_recognised(tmp_path: Path) -> None:
     assert changed.published() is None
 
 
-def test_records_with_one_id_get_occurrence_numbers_that_do_not_depend_on_order(tmp_path: Path) -> None:
+def test_equal_records_get_occurrence_numbers_that_do_not_depend_on_order(tmp_path: Path) -> None:
     url = "https://twice.example/"
     bodies = [page(prose(index)) for index in (1, 2)]
     one, two = (gzip.compress(warc_record(url, body), mtime=0) for body in bodies)  # one WARC-Record-ID, two payloads
-    digests = []
+    states = []
     for order, members in enumerate(([one, two, one], [two, one, one])):
         source = tmp_path / f"{order}.warc.gz"
         source.write_bytes(b"".join(members))
         path, manifest, outputs = refresh_in_process(tmp_path / f"store{order}", source)
-        ids = sorted(row["record_id"] for row in rows(path, "ledger"))
-        base = ids[0].split("-")[0]
-        assert ids == [f"{base}-0", f"{base}-1", f"{base}-2"]
-        assert outputs["read"].manifest["extra"] == {"repeated_ids": 2}
-        assert manifest["documents_kept"] == 2
-        digests.append(manifest["digest"])
-    assert digests[0] == digests[1]
+        ledger = rows(path, "ledger")
+        assert sorted(row["record_id"].split("-")[1] for row in ledger) == ["0", "0", "1"]
+        assert len({row["record_id"].split("-")[0] for row in ledger}) == 2
+        assert outputs["read"].manifest["extra"] == {"repeated_ids": 1}
+        assert manifest["documents_kept"] == 1  # one address
+        states.append((manifest["digest"], [(row["record_id"], row["reason"], row["survivor_id"]) for row in ledger]))
+    assert states[0] == states[1]
 
 
 @pytest.mark.parametrize("with_id", [True, False])
-def test_equal_ids_with_other_verdicts_do_not_depend_on_which_file_holds_which(tmp_path: Path, with_id: bool) -> None:
+def test_a_record_with_two_verdicts_does_not_depend_on_which_file_holds_which(tmp_path: Path, with_id: bool) -> None:
     """The same record once as 200 and once as 404: which of the two ids was published must not hang on file names."""
     found = warc_record("https://both.example/", page(prose(5)))
     gone = found.replace(b"HTTP/1.1 200 OK", b"HTTP/1.1 404 No")
@@ -187,8 +196,8 @@ def test_equal_ids_with_other_verdicts_do_not_depend_on_which_file_holds_which(t
         source.mkdir()
         for index, record in enumerate(records):
             (source / f"{index}.warc.gz").write_bytes(gzip.compress(record, mtime=0))
-        _, manifest, outputs = refresh_in_process(tmp_path / f"store{order}", source)
-        assert outputs["read"].manifest["extra"] == {"repeated_ids": 1} and manifest["documents_kept"] == 1
+        _, manifest, _ = refresh_in_process(tmp_path / f"store{order}", source)
+        assert manifest["records_in"] == 2 and manifest["documents_kept"] == 1
         digests.append(manifest["digest"])
     assert digests[0] == digests[1]
 
@@ -231,9 +240,9 @@ def test_formatters_leave_their_edits(published: tuple[Path, dict[str, Any]], tm
 def test_a_missing_ledger_row_stops_the_run(published: tuple[Path, dict[str, Any]]) -> None:
     from tasks.document import ShardReport
 
-    check_adds_up(5, [ShardReport(3, 1), ShardReport(2, 2)])
+    curation.check_adds_up(5, [ShardReport(3, 1), ShardReport(2, 2)])
     with pytest.raises(LedgerError, match="6 records, the ledger 5 rows: nothing was published"):
-        check_adds_up(6, [ShardReport(3, 1), ShardReport(2, 2)])
+        curation.check_adds_up(6, [ShardReport(3, 1), ShardReport(2, 2)])
 
 
 def test_a_run_that_loses_a_record_publishes_nothing(tmp_path: Path) -> None:
@@ -246,9 +255,8 @@ def test_a_run_that_loses_a_record_publishes_nothing(tmp_path: Path) -> None:
     assert len(table) > 0
     ledger.unlink()
     pq.write_table(table.slice(1), ledger)
-    settle = refresh.stages["settle"].directory(store.work)
-    publish = refresh.stages["publish"].directory(store.work)
-    for directory in (settle, publish):
+    for stage in ("gather", "settle", "publish"):
+        directory = refresh.stages[stage].directory(store.work)
         directory.rename(directory.with_name("moved"))
     with pytest.raises(LedgerError, match="16 records, the ledger 15 rows"):
         refresh_in_process(store.root, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,19 @@ import torch
 
 from model.decoder import Decoder
 from model.optimizer import build_adamw
-from tasks.estimate import BYTES_PER_RECORD, SECONDS_PER_RECORD, SHARED_STAGES, estimate_pretrain, estimate_refresh
+from tasks.estimate import (
+    BYTES_PER_RECORD,
+    SECONDS_PER_RECORD,
+    estimate_pretrain,
+    estimate_refresh,
+    num_records_at,
+)
 from tasks.read.limits import ReadLimits
 from tasks.recipes.pretraining import resolve_pretrain_recipe
 from tasks.refresh import Refresh
+from tasks.refresh_stages import SCREENING
 from tasks.sources import EMBEDDED
+from tasks.stages import stage_directory
 from tasks.store import Store
 from tests.data.prose import corpus_members
 from tests.tasks.test_curation import refresh_in_process, small_recipe
@@ -51,11 +60,39 @@ def test_what_is_new_is_told_and_what_is_kept(watched: Path, tmp_path: Path) -> 
     assert (estimate["corpus"], estimate["changed"], estimate["based_on"]) == ("small@2", True, "small@1")
     assert [estimate[f"{kind}_files"] for kind in ("known", "new", "waiting", "ignored")] == [1, 1, 0, 0]
     assert (estimate["known_bytes"], estimate["new_bytes"]) == (sizes["one.warc.gz"], sizes["two.warc.gz"])
-    assert estimate["reused_stages"] == list(SHARED_STAGES)
+    assert estimate["reused_stages"] == list(SCREENING)
     assert estimate["estimated_new_records"] == pytest.approx(10, abs=2)
     assert estimate["estimated_seconds"] == pytest.approx(sum(estimate["stage_seconds"].values()), abs=1)
     _, manifest, outputs = refresh_in_process(tmp_path / "store", watched)
-    assert manifest["version"] == 2 and all(output.reused_shards for output in list(outputs.values())[:6])
+    assert manifest["version"] == 2 and manifest["mode"] == estimate["mode"] == "onto small@1"
+    assert all(outputs[name].manifest["computed"]["shards"] == 1 for name in SCREENING)
+
+
+def test_onto_a_version_no_work_on_the_known_files_is_needed(watched: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "store" / "work")
+    onto = estimated(tmp_path, watched)
+    assert onto["reused_stages"] == list(SCREENING)
+    again = estimated(tmp_path, watched, recipe=small_recipe(toxicity_rules=()))
+    assert again["reused_stages"] == [] and again["mode"] == "everything again: the toxicity rules changed"
+    assert again["stage_seconds"]["extract"] >= 2 * onto["stage_seconds"]["extract"] > 0
+
+
+def test_made_again_what_was_screened_in_any_earlier_run_is_kept(watched: Path, tmp_path: Path) -> None:
+    refresh_in_process(tmp_path / "store", watched)
+    again = estimated(tmp_path, watched, recipe=small_recipe(toxicity_rules=()))
+    assert again["reused_stages"] == list(SCREENING[:5]) and again["new_files"] == 0
+    first = Store.open(tmp_path / "store").corpus_manifest("small@1")["fingerprints"]["quality"]
+    shutil.rmtree(stage_directory(tmp_path / "store" / "work", "quality", first))
+    assert estimated(tmp_path, watched, recipe=small_recipe(toxicity_rules=()))["reused_stages"] == list(SCREENING[:4])
+
+
+def test_a_stage_sees_new_records_or_all_or_those_of_changed_buckets() -> None:
+    figures = [num_records_at(stage, 10, 10_000, 256) for stage in ("extract", "index", "edges", "settle", "publish")]
+    assert figures[:3] == [10, 10, 10_010]
+    assert 0 < figures[3] == figures[4] < 10 / 256 * 10_010
+    assert num_records_at("settle", 10_000, 10_000, 256) == pytest.approx(20_000)
+    assert num_records_at("settle", 0, 10_000, 256) == 0
+    assert num_records_at("settle", 10, 0, 1) == 10
 
 
 def test_no_change_costs_nothing(watched: Path, tmp_path: Path) -> None:
@@ -69,10 +106,10 @@ def test_no_change_costs_nothing(watched: Path, tmp_path: Path) -> None:
 def test_a_changed_setting_costs_its_stage_and_what_follows(watched: Path, tmp_path: Path) -> None:
     recipe = small_recipe(toxicity_rules=())
     estimate = estimated(tmp_path, watched / "one.warc.gz", recipe=recipe)
-    assert estimate["changed"] and estimate["reused_stages"] == list(SHARED_STAGES[:5])
+    assert estimate["changed"] and estimate["reused_stages"] == list(SCREENING[:5])
     assert estimate["stage_seconds"]["extract"] == 0
     _, _, outputs = refresh_in_process(tmp_path / "store", watched / "one.warc.gz", recipe)
-    assert [name for name, output in outputs.items() if output.reused] == list(SHARED_STAGES[:5])
+    assert [name for name, output in outputs.items() if output.reused] == list(SCREENING[:5])
 
 
 def test_without_a_version_before_constants_are_taken(tmp_path: Path) -> None:

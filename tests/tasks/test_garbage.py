@@ -34,8 +34,13 @@ def aged(path: Path, days: float) -> Path:
     return path
 
 
-def version(store: Store, name: str, number: int, *, shards: list[str], days: float = 30, source: str = "") -> Path:
-    """A corpus version, with the stage outputs that it was made of; `shards` are shared between versions."""
+def version(
+    store: Store, name: str, number: int, *, shards: list[str], days: float = 30, source: str = "", onto: int = 0
+) -> Path:
+    """A corpus version, with the stage outputs that it was made of; `shards` are shared between versions.
+
+    `onto` is the version that it was built onto: its records were screened in the runs of that one, too.
+    """
     folder = store.corpora / name / str(number)
     fingerprints = {stage: fingerprint(f"{name}{number}{stage}") for stage in STAGES}
     for stage, of_stage in fingerprints.items():
@@ -50,6 +55,8 @@ def version(store: Store, name: str, number: int, *, shards: list[str], days: fl
         body = {"schema_version": SCHEMA_VERSION, "fingerprint": of_stage, "shards": names, "identity": {}, "after": ""}
         write_json(output / "manifest.json", body)
         aged(output, days)
+    base = read_manifest(store.corpora / name / str(onto)) if onto else None
+    runs = [*(base["screening_runs"] if base else ()), {stage: of[:20] for stage, of in fingerprints.items()}]
     folder.mkdir(parents=True)
     (folder / "part").write_text(f"{name}@{number}")
     body = {
@@ -58,6 +65,7 @@ def version(store: Store, name: str, number: int, *, shards: list[str], days: fl
         "version": number,
         "digest": f"digest of {name}@{number}",
         "fingerprints": fingerprints,
+        "screening_runs": runs,
         "inputs": [{"path": source}] if source else [],
     }
     write_json(folder / "manifest.json", body)
@@ -113,6 +121,29 @@ def test_old_versions_go_with_what_only_they_were_made_of(store: Store) -> None:
     assert gone == {"corpora/web/1", "corpora/web/2"} | old | shard_a
     assert kept["corpora/web/3"] == "among the newest 1"
     assert f"work/read/shards/{fingerprint('b')[:20]}" in kept  # version 3 needs it as well
+
+
+def test_with_a_version_all_runs_stay_that_screened_its_records(store: Store) -> None:
+    version(store, "web", 1, shards=["a"])
+    version(store, "web", 2, shards=["b"], onto=1)
+    version(store, "web", 3, shards=["c"], onto=2)
+    version(store, "other", 1, shards=["d"])
+    version(store, "other", 2, shards=["e"])
+    gone, kept = paths(planned(store, keep_versions=1), store)
+    assert {path for path in gone if path.startswith("corpora")} == {
+        "corpora/web/1",
+        "corpora/web/2",
+        "corpora/other/1",
+    }
+    work = {path for path in gone if path.startswith("work")}
+    assert work == {
+        f"work/{stage}/{folder}"
+        for stage in STAGES
+        for folder in (f"shards/{fingerprint('d')[:20]}", fingerprint(f"other1{stage}")[:20])
+    }
+    first = f"work/read/{fingerprint('web1read')[:20]}"
+    assert kept[first] == "records of web@3 were screened by it"
+    assert paths(planned(store, keep_versions=1), store)[0] == gone
 
 
 def test_a_version_that_a_model_names_by_name_or_digest_stays_and_so_does_a_pinned_one(store: Store) -> None:

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.inputs import InputFile, last_inputs, ranges_of, read_shards, select_inputs, write_ranges
+from tasks.inputs import InputFile, last_inputs, read_shards, select_inputs
 from tasks.read.inventory import RecordRange
+from tasks.read.shard import ReadShard
 from tasks.read.source import SourceFile
-from tasks.screen import ReadShard
 from tasks.sources import NamedFile
 
 MAX_RECORDS = 16
@@ -65,13 +64,10 @@ def test_a_file_without_a_version_is_new_every_time() -> None:
     assert len(again.inputs) == 1 and again.inputs[0].batch == 2
 
 
-def test_inputs_come_back_from_a_manifest(tmp_path: Path) -> None:
+def test_inputs_come_back_from_a_manifest() -> None:
     inputs = (known("/a"), known("/b", 3))
     assert last_inputs({"inputs": [entry.model_dump(mode="json") for entry in inputs]}) == inputs
     assert last_inputs(None) == ()
-    ranges = ranges_for(inputs[0], [3, 4])
-    write_ranges(tmp_path, ranges)
-    assert ranges_of(tmp_path) == ranges
 
 
 def ranges_for(entry: InputFile, sizes: Sequence[int]) -> tuple[RecordRange, ...]:

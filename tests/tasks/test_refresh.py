@@ -16,12 +16,14 @@ from tasks import curation
 from tasks.ports import InProcessMap
 from tasks.read.limits import ReadLimits
 from tasks.refresh import Refresh
+from tasks.refresh_stages import SCREENING
 from tasks.stages import StageOutput
 from tasks.store import Store
 from tests.data.prose import corpus_members, page, prose, warc_record
 from tests.tasks.test_curation import refresh_in_process, rows, small_recipe
 
-SHARED = ("inventory", "read", "extract", "language", "quality", "toxicity")
+SOURCE_PLACE = ("source", "source_file", "source_offset", "detail")
+"""Of records that are alike but for their place, the one that came first has the first id."""
 
 
 def row(seed: int | str) -> str:
@@ -51,10 +53,17 @@ def write_files(folder: Path) -> list[Path]:
 
 
 def published_rows(path: Path) -> dict[str, list[dict[str, Any]]]:
-    def sorted_rows(table: str) -> list[dict[str, Any]]:
-        return sorted(rows(path, table), key=lambda entry: json.dumps(entry, sort_keys=True))
+    """What a version says, whichever way it was made: but for places, and edits that tell of superseded versions."""
 
-    return {table: sorted_rows(table) for table in ("documents", "ledger", "edits")}
+    def sorted_rows(table: str) -> list[dict[str, Any]]:
+        found = [
+            {name: value for name, value in row.items() if name not in SOURCE_PLACE}
+            for row in rows(path, table)
+            if row.get("kind") != "superseded"
+        ]
+        return sorted(found, key=lambda entry: json.dumps(entry, sort_keys=True))
+
+    return {table: sorted_rows(table) for table in ("documents", "ledger", "edits", "originals")}
 
 
 def shard_reports(store: Path) -> dict[Path, tuple[int, int]]:
@@ -145,7 +154,8 @@ def test_of_a_file_that_was_read_nothing_is_done_again(watched: Path, tmp_path: 
     assert [outputs[name].manifest["computed"] for name in ("inventory", "read", "extract")] == [
         {"shards": 1, "records": 10}
     ] * 3
-    assert all(len(outputs[name].shards) - outputs[name].reused_shards == 1 for name in SHARED)
+    assert manifest["mode"] == "onto small@1"
+    assert all((len(outputs[name].shards), outputs[name].reused_shards) == (1, 0) for name in SCREENING)
     assert manifest["digest"] == from_nothing(watched, tmp_path)
 
 
@@ -186,15 +196,18 @@ def test_a_file_that_is_gone_and_would_have_to_be_read_again_is_refused_before_a
     add(watched, "two.warc.gz", 20, 30)
     (watched / "one.warc.gz").rename(tmp_path / "one.warc.gz")
     other_limits = small_recipe(reading=ReadLimits(max_page_bytes=1_000_000))
+    other_rules = small_recipe(toxicity_rules=())
     before = shard_reports(store.root)
     with pytest.raises(ValueError, match=r"one\.warc\.gz, an input of small@1, is gone.*--replace") as refused:
         Refresh.plan(store, "small", [str(watched)], other_limits)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(refused.value) and "the limits of reading changed" in str(refused.value)
+    assert len(Refresh.plan(store, "small", [str(watched)], other_rules).inputs) == 2  # from its shards
     for stage in ("inventory", "read"):
         lost = store.work / stage / "shards"
         lost.rename(tmp_path / stage)
         with pytest.raises(ValueError, match="give it back"):
-            Refresh.plan(store, "small", [str(watched)], small_recipe())
+            Refresh.plan(store, "small", [str(watched)], other_rules)
+        assert len(Refresh.plan(store, "small", [str(watched)], small_recipe()).inputs) == 2  # onto small@1
         (tmp_path / stage).rename(lost)
     assert shard_reports(store.root) == before and store.versions("small") == [1]
     assert len(Refresh.plan(store, "small", [str(watched)], other_limits, replace=True).inputs) == 1
@@ -289,37 +302,38 @@ def test_a_second_refresh_that_was_killed_goes_on_where_it_was(stage: str, watch
     _, manifest, outputs = refresh_in_process(store.root, watched)
     after = shard_reports(store.root)
     assert {shard: after[shard] for shard in before} == before
-    assert outputs[stage].reused_shards > 1
+    assert outputs[stage].reused_shards >= 1
     (watched / "one.warc.gz").write_bytes(b"".join(corpus_members(20)))
     assert manifest["digest"] == from_nothing(watched, tmp_path)
 
 
-def test_a_record_that_comes_again_keeps_its_numbers_and_reads_nothing_again(tmp_path: Path) -> None:
-    """The file that comes second sorts first: the old file's record gets another number, from its kept shard."""
+def test_a_record_that_comes_again_is_numbered_behind_those_there_are(tmp_path: Path) -> None:
+    """The file that comes second sorts first, and its record would have been the first of the two at once."""
     watched = tmp_path / "watched"
     watched.mkdir()
     (watched / "b.jsonl").write_text(row(1) + row(2))
-    first = refresh_in_process(tmp_path / "store", watched)[2]["extract"]
+    first = refresh_in_process(tmp_path / "store", watched)[2]
     (watched / "a.jsonl").write_text(row(3) + row(1))
-    path, manifest, outputs = refresh_in_process(tmp_path / "store", watched)
-    assert outputs["read"].reused_shards == 1 and outputs["extract"].reused_shards == 0
-    assert set(first.shards).isdisjoint(outputs["extract"].shards)
-    numbered = [
-        (Path(entry["source_file"]).name, entry["source_offset"] > 0, entry["record_id"].split("-")[1])
-        for entry in rows(path, "ledger")
-    ]
-    assert sorted(numbered) == [
-        ("a.jsonl", False, "0"),
-        ("a.jsonl", True, "0"),
-        ("b.jsonl", False, "1"),
-        ("b.jsonl", True, "0"),
-    ]
-    assert manifest["digest"] == from_nothing(watched, tmp_path)
+    onto = refresh_in_process(tmp_path / "store", watched)
+    again = refresh_in_process(tmp_path / "store", watched, small_recipe(toxicity_rules=()))
+    expected = [("a.jsonl", False, "0"), ("a.jsonl", True, "1"), ("b.jsonl", False, "0"), ("b.jsonl", True, "0")]
+    for path, manifest, _ in (onto, again):
+        numbered = [
+            (Path(entry["source_file"]).name, entry["source_offset"] > 0, entry["record_id"].split("-")[1])
+            for entry in rows(path, "ledger")
+        ]
+        assert sorted(numbered) == expected
+        assert manifest["digest"] == from_nothing(watched, tmp_path)
+    # made again, every record has the number that it had: nothing is read or extracted anew
+    assert again[1]["mode"] == "everything again: the toxicity rules changed"
+    for stage in ("read", "extract"):
+        assert again[2][stage].shards == (*first[stage].shards, *onto[2][stage].shards)
+        assert again[2][stage].reused_shards == 2
 
 
 def test_two_corpora_share_the_shards_of_a_file(watched: Path, tmp_path: Path) -> None:
     add(watched, "two.warc.gz", 20, 30)
     outputs: dict[str, StageOutput] = refresh_in_process(tmp_path / "store", watched, name="other")[2]
-    assert {name: output.reused_shards for name, output in outputs.items() if name in SHARED} == dict.fromkeys(
-        SHARED, len(outputs["read"].shards) - 1
+    assert {name: output.reused_shards for name, output in outputs.items() if name in SCREENING} == dict.fromkeys(
+        SCREENING, len(outputs["read"].shards) - 1
     ) | {"inventory": 1}

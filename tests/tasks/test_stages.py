@@ -1,3 +1,4 @@
+import functools
 import pickle
 import threading
 import time
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 
 from tasks.document import ShardReport
+from tasks.language import LanguageRule
 from tasks.ports import InProcessMap, ShardError, WorkerLostError
+from tasks.screen import language_shard
 from tasks.stages import Stage, clear_leftovers, run_stage
 
 
@@ -68,7 +71,7 @@ def test_after_a_failure_only_the_missing_shards_are_done(tmp_path: Path) -> Non
 
 def test_two_runs_of_one_stage_take_turns_and_the_second_takes_the_firsts_output(tmp_path: Path) -> None:
     """Without the turn the second would clear away the first one's unfinished shards as a killed run's."""
-    stage, inside, reused = Stage("demo", {}), threading.Event(), []
+    stage, inside, reused = Stage("demo", {}), threading.Event(), {}
 
     def slow(item: int, directory: Path) -> ShardReport:
         inside.set()
@@ -76,14 +79,14 @@ def test_two_runs_of_one_stage_take_turns_and_the_second_takes_the_firsts_output
         return _write(item, directory)
 
     def run(function: Callable[[int, Path], ShardReport]) -> None:
-        reused.append(run_stage(stage, tmp_path, InProcessMap(), function, [1, 2]).reused)
+        reused[function.__name__] = run_stage(stage, tmp_path, InProcessMap(), function, [1, 2]).reused
 
     first = threading.Thread(target=run, args=(slow,))
     first.start()
     assert inside.wait(10)
     run(_write)
     first.join()
-    assert reused == [False, True]
+    assert reused == {"slow": False, "_write": True}
 
 
 def test_the_finish_step_runs_once_and_its_facts_stand_in_the_manifest(tmp_path: Path) -> None:
@@ -170,3 +173,19 @@ def test_a_lost_worker_is_a_shard_error_that_survives_a_trip_between_processes()
     error = pickle.loads(pickle.dumps(WorkerLostError("extract", 3, "out of memory")))
     assert type(error) is WorkerLostError and isinstance(error, ShardError)
     assert str(error) == "stage 'extract', shard 3: out of memory"
+
+
+def test_a_stage_whose_fingerprint_would_not_show_its_function_is_refused(tmp_path: Path) -> None:
+    """Else a change in that function would find the old output."""
+    function = functools.partial(language_shard, language=LanguageRule())
+    assert Stage("language", {}, modules=("tasks.screen", "tasks.language")).covers(function)
+    assert Stage("language", {}).covers(function)
+    with pytest.raises(AssertionError, match="stage language does not show"):
+        run_stage(Stage("language", {}, modules=("tasks.dedup.exact",)), tmp_path, InProcessMap(), function, [])
+
+
+def test_the_code_of_a_stage_is_that_of_its_modules() -> None:
+    everything, one, same = (
+        Stage("demo", {}, modules=modules) for modules in (("tasks",), ("tasks.rule",), ("tasks.rule",))
+    )
+    assert everything.own_fingerprint != one.own_fingerprint == same.own_fingerprint

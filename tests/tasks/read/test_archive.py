@@ -22,9 +22,13 @@ def only(path: Path, data: bytes, file_name: str = "a.warc") -> Record:
 
 def test_every_field_of_a_page(tmp_path: Path) -> None:
     record = only(tmp_path, warc(http(PAGE, media_type="text/html; charset=Windows-1252"), number=7))
+    digest = hashlib.sha256(PAGE).hexdigest()
+    identity = "\0".join(
+        ["urn:uuid:0007", digest, "http://example.org/7", "2024-05-01T12:00:00Z", "html", "windows-1252", ""]
+    )
     assert record == Record(
-        base_id=hashlib.sha256(b"warc-record-id\0urn:uuid:0007").hexdigest()[:32],
-        payload_digest=hashlib.sha256(PAGE).hexdigest(),
+        base_id=hashlib.sha256(identity.encode()).hexdigest()[:32],
+        payload_digest=digest,
         source="test",
         source_file=str(tmp_path / "a.warc"),
         source_offset=0,
@@ -114,15 +118,24 @@ def test_what_is_no_record(tmp_path: Path, kind: str) -> None:
     assert len(read_all(tmp_path / "a.warc")) == 1
 
 
-def test_identity_falls_back_from_record_id_to_url_to_payload(tmp_path: Path) -> None:
-    digest = hashlib.sha256(PAGE).hexdigest()
-    by_url = only(tmp_path, warc(http(PAGE), record_id=None))
-    text = f"url-date-payload\0http://example.org/1\0{by_url.date}\0{digest}"
-    assert by_url.base_id == hashlib.sha256(text.encode()).hexdigest()[:32]
-    dateless = warc(http(PAGE), record_id=None).replace(b"WARC-Date: 2024", b"WARC-Date: x")
-    assert only(tmp_path, dateless).base_id == hashlib.sha256(f"payload\0{digest}".encode()).hexdigest()[:32]
-    compressed = warc(http(gzip.compress(PAGE), "Content-Encoding: gzip"), record_id=None)
-    assert only(tmp_path, compressed).base_id == by_url.base_id
+def test_identity_is_all_that_decides_what_becomes_of_a_record(tmp_path: Path) -> None:
+    changed = {
+        "nothing": warc(http(PAGE)),
+        "record id": warc(http(PAGE), record_id=None),
+        "url": warc(http(PAGE), url="http://example.org/other"),
+        "date": warc(http(PAGE)).replace(b"WARC-Date: 2024", b"WARC-Date: 2025"),
+        "payload": warc(http(PAGE + b" ")),
+        "charset": warc(http(PAGE, media_type="text/html; charset=latin-1")),
+        "status": warc(http(PAGE, status="404 Not Found")),
+        "other status": warc(http(PAGE, status="410 Gone")),
+        "reason": warc(http(PAGE, media_type="image/png")),
+    }
+    ids = {what: only(tmp_path, data).base_id for what, data in changed.items()}
+    assert len(set(ids.values())) == len(ids)
+    compressed = warc(http(gzip.compress(PAGE), "Content-Encoding: gzip"))
+    assert only(tmp_path, compressed).base_id == ids["nothing"]
+    other_detail = only(tmp_path, warc(http(PAGE, media_type="image/gif")))  # told in the ledger, and decides nothing
+    assert other_detail.base_id == ids["reason"]
 
 
 def arc(url: str, date: str, media_type: str, block: bytes) -> bytes:

@@ -8,28 +8,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.read.identity import from_content, from_damage, from_record_id, iso_date, parse_date
+from tasks.read.identity import base_id, iso_date, parse_date
+
+FIELDS = ("record_id", "payload_digest", "url", "date", "kind", "charset", "verdict")
 
 
-def test_cases_do_not_collide() -> None:
-    ids = [
-        from_record_id("a"),
-        from_content("a"),
-        from_damage("a"),
-        from_content("a", "u", "d"),
-        from_content("d", "a", "u"),
-    ]
+def test_every_field_counts_and_none_passes_for_another() -> None:
+    ids = [base_id(**dict.fromkeys(FIELDS, "") | {name: value}) for name in FIELDS for value in ("x", "y")]
+    ids += [base_id(**dict.fromkeys(FIELDS, "")), base_id(**dict.fromkeys(FIELDS, "") | {"url": "x", "date": "y"})]
     assert len(set(ids)) == len(ids)
-    assert all(len(base_id) == 32 and int(base_id, 16) >= 0 for base_id in ids)
+    assert all(len(each) == 32 and int(each, 16) >= 0 for each in ids)
+
+
+@given(
+    st.lists(st.fixed_dictionaries(dict.fromkeys(FIELDS, st.text("a\0<>\ud800", max_size=2))), min_size=2, max_size=2)
+)
+def test_equal_records_and_only_those_have_one_id(pair: list[dict[str, str]]) -> None:
+    def known(fields: dict[str, str]) -> list[str]:
+        bare = fields | {"record_id": fields["record_id"].strip().strip("<>")}
+        return [bare[name].replace("\0", "") for name in FIELDS]
+
+    one, two = pair
+    assert (base_id(**one) == base_id(**two)) == (known(one) == known(two))
 
 
 def test_angle_brackets_do_not_count() -> None:
-    assert from_record_id(" <urn:uuid:1> ") == from_record_id("urn:uuid:1")
-
-
-def test_url_and_date_count_only_together() -> None:
-    assert from_content("p", url="u") == from_content("p", date="d") == from_content("p")
-    assert from_content("p", "u", "d") != from_content("p")
+    rest = dict.fromkeys(FIELDS[1:], "")
+    assert base_id(record_id=" <urn:uuid:1> ", **rest) == base_id(record_id="urn:uuid:1", **rest)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_every_field_of_a_row(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(LINES)
     records = read_all(tmp_path / "a.jsonl")
     digest = hashlib.sha256(b"Row 1.").hexdigest()
-    identity = "\0".join(["url-date-payload", "http://example.org/1", "2024-05-01T00:00:00Z", digest])
+    identity = "\0".join(["", digest, "http://example.org/1", "2024-05-01T00:00:00Z", "text", "utf-8", ""])
     assert records[1] == Record(
         base_id=hashlib.sha256(identity.encode()).hexdigest()[:32],
         payload_digest=digest,
@@ -170,7 +170,8 @@ def test_html_files(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_bytes(b"<p>x")
     (record,) = read_all(tmp_path / "a.html")
     assert (record.kind, record.content, record.url, record.date) == ("html", b"<p>x", "", "")
-    assert record.base_id == hashlib.sha256(b"payload\0" + record.payload_digest.encode()).hexdigest()[:32]
+    identity = "\0".join(["", record.payload_digest, "", "", "html", "", ""])
+    assert record.base_id == hashlib.sha256(identity.encode()).hexdigest()[:32]
     (tmp_path / "b.htm").write_bytes(b"")
     assert reasons(read_all(tmp_path / "b.htm")) == ["empty_page"]
     (tmp_path / "c.xhtml").write_bytes(b"x" * 3_000_000)

@@ -1,0 +1,345 @@
+"""Removing documents from what has been published and kept: old versions, token shards, stage outputs, reports.
+
+A version stays what it was but for the purged documents: their texts, and what edits had removed from them, are gone;
+their ledger rows say `takedown`; parts without them are linked. The purged version is built beside the old one and
+takes its place at once, so whoever is killed leaves one or the other. Its manifest tells of the purge, with the digest
+that it had before: models and runs name that one.
+
+Every step looks at what is there, so a purge that was interrupted is finished by doing it again. Nobody else may be at
+work on the store.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.atomic import TEMPORARY_PREFIX, link_file, new_directory, write_json
+from tasks.manifest import MANIFEST, read_manifest
+from tasks.publish import BYTES_PER_TOKEN, corpus_digest
+from tasks.stages import SHARDS
+from tasks.store import Store
+from tasks.tables import LEDGER, PartWriter
+from tasks.takedown import KEPT_UNTIL_PURGED, KnownVersion, among
+
+_HOLDING = ("documents", "originals", "edits", "ledger")
+"""The parts that know a document by more than its signature."""
+_TEXT_COLUMNS = {"content", "text", "removed", "num_tokens"}
+"""A stage's file with one of these holds pages, texts, pieces of texts, or tells of tokens beside it."""
+_ID_COLUMNS = ("document_id", "base_id", "record_id")
+
+
+def purge_versions(store: Store, versions: Sequence[KnownVersion], ids: Collection[str], audit: str) -> list[str]:
+    """Remove the documents `ids` from all `versions`, here and in the remote; the names of those that held any.
+
+    `audit` is the id of the record of this takedown, which the manifests repeat.
+    """
+    finish_swaps(store)
+    shared: dict[str, tuple[Path, dict[str, Any]]] = {}
+    purged = []
+    for version in versions:
+        _purge_version(store, version, ids, audit, shared)
+        manifest = read_manifest(version.folder) or {}
+        if any(entry["audit"] == audit for entry in manifest.get("purged", ())):  # now, or before a kill
+            store.replace(version.folder)
+            purged.append(version.reference)
+    return purged
+
+
+def holds(version: KnownVersion, ids: Collection[str]) -> bool:
+    """Whether the text of any of these documents is in the version."""
+    for kind in ("documents", "originals"):
+        for part, share in version.parts_of(kind, ids):
+            if pq.read_table(
+                version.folder / part["path"], columns=["document_id"], filters=among("document_id", share)
+            ).num_rows:
+                return True
+    return False
+
+
+def _purge_version(
+    store: Store,
+    version: KnownVersion,
+    ids: Collection[str],
+    audit: str,
+    shared: dict[str, tuple[Path, dict[str, Any]]],
+) -> None:
+    """`shared` holds what has been written for other versions: parts that were one file remain one."""
+    changes: dict[str, pa.Table] = {}
+    removed: Counter[tuple[str, str]] = Counter()
+    for kind in _HOLDING:
+        for part, share in version.parts_of(kind, ids):
+            table = pq.read_table(version.folder / part["path"])
+            left, gone = _ledger_without(table, share, audit) if kind == "ledger" else _without(table, share)
+            removed += gone
+            if left is not None:
+                changes[part["path"]] = left
+    if not changes:
+        return
+    with new_directory(_staged(store, version)) as directory:
+        parts = [_written(version, part, changes, directory, shared) for part in version.manifest["parts"]]
+        manifest = _manifest(version, parts, removed, audit, directory)
+        write_json(directory / MANIFEST, manifest)
+    for part in parts:
+        before = next(one for one in version.manifest["parts"] if one["path"] == part["path"])
+        if part["sha256"] != before["sha256"]:
+            shared[before["sha256"]] = (version.folder / part["path"], part)
+    _swap(_staged(store, version), version.folder)
+
+
+def _without(table: pa.Table, ids: Sequence[str]) -> tuple[pa.Table | None, Counter[tuple[str, str]]]:
+    """The rows of other documents; None where all are."""
+    others = table.filter(~among("document_id", ids))
+    return (others if len(others) < len(table) else None), Counter()
+
+
+def _ledger_without(
+    table: pa.Table, ids: Sequence[str], audit: str
+) -> tuple[pa.Table | None, Counter[tuple[str, str]]]:
+    """The ledger with the documents marked as taken down, None where it was; from which stages and reasons they come.
+
+    What screening has removed is no document of the version: its row stays.
+    """
+    had_text = (pc.field("outcome") == "kept") | pc.field("survivor_id").is_valid()
+    wanted = among("record_id", ids) & had_text & (pc.field("stage") != "takedown")
+    found = table.filter(wanted)
+    if not len(found):
+        return None, Counter()
+    was: Counter[tuple[str, str]] = Counter()
+    rows = found.to_pylist()
+    for row in rows:
+        kept = row["outcome"] == "kept"
+        was["" if kept else row["stage"], "" if kept else row["reason"]] += 1
+        state = KEPT_UNTIL_PURGED if kept else f"{row['reason']} of {row['survivor_id']} until purged"
+        row |= {"stage": "takedown", "outcome": "removed", "reason": "taken_down", "detail": f"{state}: {audit}"}
+        row |= {"value": None, "threshold": None, "survivor_id": None}
+    others = table.filter(~among("record_id", found["record_id"].to_pylist()))
+    marked = pa.Table.from_pylist(rows, schema=LEDGER)
+    return pa.concat_tables([others.select(LEDGER.names).cast(LEDGER), marked]).sort_by("record_id"), was
+
+
+def _written(
+    version: KnownVersion,
+    part: Mapping[str, Any],
+    changes: Mapping[str, pa.Table],
+    directory: Path,
+    shared: Mapping[str, tuple[Path, dict[str, Any]]],
+) -> dict[str, Any]:
+    """Put one part into the new folder, written or linked; its entry in the manifest."""
+    destination = directory / part["path"]
+    destination.parent.mkdir(exist_ok=True)
+    table = changes.get(part["path"])
+    if table is None:
+        link_file(version.folder / part["path"], destination)
+        return dict(part)
+    if part["sha256"] in shared:
+        source, entry = shared[part["sha256"]]
+        link_file(source, destination)
+        return {**entry, "path": part["path"]}
+    with PartWriter(destination, table.schema) as writer:
+        writer.write(table)
+    with destination.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    entry = {**part, "rows": len(table), "bytes": destination.stat().st_size, "sha256": sha256}
+    if "text_bytes" in part:
+        entry["text_bytes"] = pc.sum(pc.binary_length(table["text"])).as_py() or 0
+    return entry
+
+
+def _manifest(
+    version: KnownVersion,
+    parts: Sequence[Mapping[str, Any]],
+    was: Counter[tuple[str, str]],
+    audit: str,
+    directory: Path,
+) -> dict[str, Any]:
+    """The version's manifest as it is after the purge."""
+    before = version.manifest
+    removed = {stage: dict(reasons) for stage, reasons in before["removed"].items()}
+    for (stage, reason), count in was.items():
+        if stage:
+            removed[stage][reason] -= count
+    if was:
+        taken_down = removed.setdefault("takedown", {})
+        taken_down["taken_down"] = taken_down.get("taken_down", 0) + was.total()
+    removed = {stage: {reason: n for reason, n in reasons.items() if n} for stage, reasons in removed.items()}
+    documents = [part for part in parts if str(part["path"]).startswith("documents/")]
+    text_bytes = sum(part["text_bytes"] for part in documents)
+    changed = [
+        {"path": part["path"], "sha256_before": old["sha256"], "sha256": part["sha256"]}
+        for old, part in zip(before["parts"], parts, strict=True)
+        if old["sha256"] != part["sha256"]
+    ]
+    purge = {
+        "audit": audit,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "digest_before": before["digest"],
+        "documents": was.total(),
+        "parts": changed,
+    }
+    return {
+        **before,
+        "parts": list(parts),
+        "digest": corpus_digest(directory / part["path"] for part in documents),
+        "text_bytes": text_bytes,
+        "estimated_tokens": text_bytes // BYTES_PER_TOKEN,
+        "documents_kept": sum(part["rows"] for part in documents),
+        "edits": sum(part["rows"] for part in parts if str(part["path"]).startswith("edits/")),
+        "removed": {stage: reasons for stage, reasons in removed.items() if reasons},
+        "purged": [*before.get("purged", ()), purge],
+    }
+
+
+# the swap
+
+
+def _staged(store: Store, version: KnownVersion) -> Path:
+    return store.root / "purge" / f"{version.name}-{version.number}"
+
+
+_ASIDE = ".before"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h and linux/fs.h
+
+
+def _swap(staged: Path, folder: Path) -> None:
+    """Put a finished folder into the place of another, and remove that.
+
+    Atomic on the file systems of Linux that have RENAME_EXCHANGE (ext4, xfs, btrfs, tmpfs, overlayfs). On others, such
+    as NFS, these are two renames: who is killed between them leaves a missing version, and `finish_swaps` puts it back.
+    """
+    if _exchanged(staged, folder):
+        shutil.rmtree(staged)
+        return
+    aside = staged.with_name(staged.name + _ASIDE)
+    folder.rename(aside)
+    staged.rename(folder)
+    shutil.rmtree(aside)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether the two have changed names, in one step; False where the system or file system has no such step."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV):
+        return False
+    raise OSError(code, os.strerror(code), str(one))
+
+
+def finish_swaps(store: Store) -> None:
+    """After a kill: put back a version that is in no place, and remove what else lies in the purge's folder."""
+    folder = store.root / "purge"
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():  # "docs-1" comes before "docs-1.before"
+        name, _, number = entry.name.rpartition("-")
+        place = store.corpora / name / number
+        if number.isdecimal() and (entry / MANIFEST).is_file() and not place.exists():
+            entry.rename(place)
+        else:
+            shutil.rmtree(entry)
+
+
+# what can be made again
+
+
+def purge_tokens(store: Store, digests: Collection[str], ids: Collection[str]) -> list[str]:
+    """Remove the token shards that hold any of these documents, here and in the remote; their folders' names.
+
+    `digests` are those of the corpus versions that held them: of shards that only the remote has, that is all that can
+    be told without fetching them.
+    """
+    names = {folder.name for folder in _folders(store.tokens) if _tokens_hold(folder, ids)}
+    for name in store.remote_folders(store.tokens):
+        manifest = None if (store.tokens / name).is_dir() else store.remote_manifest(store.tokens / name)
+        if manifest is not None and json.loads(manifest)["corpus_digest"] in digests:
+            names.add(name)
+    for name in sorted(names):
+        if (store.tokens / name).is_dir():
+            _remove(store.tokens / name)
+        store.withdraw(store.tokens / name)
+    return sorted(names)
+
+
+def _tokens_hold(folder: Path, ids: Collection[str]) -> bool:
+    return any(_file_holds(file, ids) for file in sorted(folder.glob("*.parquet")))
+
+
+def purge_stage_outputs(store: Store, ids: Collection[str]) -> list[str]:
+    """Remove the shards in work/ with pages, texts or tokens of these documents, and the outputs that list such shards.
+
+    Other documents in such a shard will be read again from their source if a later refresh has to. The folders' names.
+    """
+    base_ids = {one.rpartition("-")[0] for one in ids}
+    removed = []
+    for stage in _folders(store.work):
+        doomed = {shard for shard in _folders(stage / SHARDS) if _shard_holds(shard, ids, base_ids)}
+        for output in _folders(stage):
+            if output.name == SHARDS:
+                continue
+            listed = {stage / name for name in (_plain_manifest(output) or {}).get("shards", ())}
+            if listed & doomed or any(_shard_holds(shard, ids, base_ids) for shard in _folders(output)):
+                doomed.add(output)
+        removed += [str(folder.relative_to(store.root)) for folder in sorted(doomed)]
+        for folder in doomed:
+            _remove(folder)
+    return removed
+
+
+def _shard_holds(shard: Path, ids: Collection[str], base_ids: Collection[str]) -> bool:
+    return any(_file_holds(file, ids, base_ids) for file in sorted(shard.rglob("*.parquet")))
+
+
+def _file_holds(file: Path, ids: Collection[str], base_ids: Collection[str] = ()) -> bool:
+    names = pq.read_schema(file).names
+    key = next((name for name in _ID_COLUMNS if name in names), None)
+    if key is None or not _TEXT_COLUMNS.intersection(names):
+        return False
+    wanted = base_ids if key == "base_id" else ids
+    return bool(pq.read_table(file, columns=[key], filters=among(key, wanted)).num_rows)
+
+
+def _plain_manifest(folder: Path) -> Mapping[str, Any] | None:
+    try:
+        return read_manifest(folder)
+    except ValueError:  # of another program: its shards are looked at all the same
+        return None
+
+
+def purge_reports(store: Store, ids: Collection[str]) -> list[str]:
+    """Remove the reports that show any of these documents; `tokenmill diff` makes them again. Their names."""
+    removed = []
+    for file in sorted((store.root / "reports").glob("*.html")):
+        text = file.read_text(encoding="utf-8")
+        if any(one in text for one in ids):
+            file.unlink()
+            removed.append(file.name)
+    return removed
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    """Finished folders under `parent`, in the order of their names."""
+    entries = sorted(parent.iterdir()) if parent.is_dir() else []
+    yield from (entry for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _remove(folder: Path) -> None:
+    """Renamed first: a kill half-way leaves what `reconcile` removes, and never half a folder that looks whole."""
+    doomed = folder.with_name(f"{TEMPORARY_PREFIX}purge-{folder.name}-{uuid.uuid4().hex[:8]}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)

@@ -1,0 +1,116 @@
+"""The stages of a refresh with everything that determines their output: settings, code, libraries, and what they read.
+
+A changed setting, module or library makes its own stage and what follows anew, and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.manifest import code_version, files_identity, fingerprint, library_versions
+from tasks.recipes.curation import CurationRecipe
+from tasks.rule import Rule
+from tasks.stages import Stage
+
+SCREENING = ("inventory", "read", "extract", "language", "quality", "toxicity")
+"""Stages that look at one shard of the input at a time, and keep it for every run that needs the same."""
+
+DEDUPLICATION = "deduplication"
+"""No stage by itself: what decides which documents survive, whichever stages carry it out."""
+
+_EXTRACTION_LIBRARIES = ("trafilatura", "justext", "courlan", "lxml", "lxml-html-clean", "charset-normalizer")
+_DECIDING_MODULES = (
+    "tasks.dedup.index",
+    "tasks.dedup.edges",
+    "tasks.dedup.components",
+    "tasks.dedup.members",
+    "tasks.dedup.resolve",
+    "tasks.dedup.paragraphs",
+)
+_NUMERIC_LIBRARIES = ("numpy", "scipy", "pyarrow")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A stage but for its place in the chain."""
+
+    identity: Mapping[str, Any]
+    libraries: tuple[str, ...]
+    modules: tuple[str, ...]
+
+    def stage(self, name: str, after: str) -> Stage:
+        return Stage(name, self.identity, self.libraries, self.modules, after)
+
+
+def _ruled(rules: tuple[Rule, ...], module: str, libraries: tuple[str, ...] = (), **identity: Any) -> _Part:
+    """A stage that applies `rules`: their settings and files, their libraries, and the modules that they are in."""
+    return _Part(
+        {"rules": rules, "files": [files_identity(rule.files()) for rule in rules], **identity},
+        tuple(sorted({*libraries, *(name for rule in rules for name in rule.libraries)})),
+        (module, *sorted({type(rule).__module__ for rule in rules})),
+    )
+
+
+def _parts(recipe: CurationRecipe) -> dict[str, _Part]:
+    deduplication = recipe.deduplication
+    limits = {"reading": recipe.reading, "shard": [recipe.shard_records, recipe.shard_bytes]}
+    deduplicate = functools.partial(_Part, libraries=_NUMERIC_LIBRARIES, modules=("tasks.deduplicate",))
+    parts = {
+        "inventory": _Part(limits, ("pyarrow",), ("tasks.read.shard",)),
+        "read": _Part(
+            {"reading": recipe.reading}, ("fastwarc", "brotli", "pyarrow"), ("tasks.read.shard", "tasks.occurrences")
+        ),
+        "extract": _ruled(
+            (recipe.url_filter,), "tasks.extract_records", _EXTRACTION_LIBRARIES, extraction=recipe.extraction
+        ),
+        "language": _ruled((recipe.language,), "tasks.screen"),
+        "quality": _ruled(recipe.quality_rules, "tasks.screen"),
+        "toxicity": _ruled(recipe.toxicity_rules, "tasks.screen"),
+        "gather": _Part({"buckets": recipe.num_buckets}, ("pyarrow",), ("tasks.gather",)),
+        "index": deduplicate({"minhash": deduplication.minhash}),
+        "edges": deduplicate({}),
+        "components": deduplicate({}),
+        "members": deduplicate({"deduplication": deduplication}),
+        "resolve": deduplicate({"deduplication": deduplication}),
+        "settle": _Part({}, ("pyarrow",), ("tasks.settle",)),
+    }
+    if deduplication.min_paragraph_chars:
+        paragraphs = _Part({"deduplication": deduplication}, _NUMERIC_LIBRARIES, ("tasks.shorten",))
+        parts |= dict.fromkeys(("paragraph_runs", "repeated_paragraphs", "paragraphs"), paragraphs)
+    return parts | {"publish": _Part({"buckets": recipe.num_buckets}, ("pyarrow",), ("tasks.seal", "tasks.publish"))}
+
+
+def refresh_stages(
+    recipe: CurationRecipe, *, start: Mapping[str, Any], deciding: Mapping[str, Any]
+) -> dict[str, Stage]:
+    """Every stage in order, each with the fingerprint of the one before it.
+
+    `start` is all that the first stage begins with, `deciding` what enters with the index: what was taken down.
+    """
+    stages: dict[str, Stage] = {}
+    after = fingerprint(start)
+    for name, part in _parts(recipe).items():
+        if name == "index":
+            after = fingerprint({"gathered": after, **deciding})
+        stages[name] = part.stage(name, after)
+        after = stages[name].fingerprint
+    return stages
+
+
+def deciding_fingerprints(recipe: CurationRecipe) -> dict[str, str]:
+    """What decides about records, by stage and whatever the input: where all are equal, so is what becomes of them.
+
+    Counting (inventory) and linking (publish) decide nothing; of deduplication it is the method, not its bookkeeping.
+    """
+    deciding = {name: part for name, part in _parts(recipe).items() if name in (*SCREENING[1:], "settle", "paragraphs")}
+    own = {name: part.stage(name, "").own_fingerprint for name, part in deciding.items()}
+    deduplication = {
+        "deduplication": recipe.deduplication,
+        "buckets": recipe.num_buckets,
+        "code": code_version(*_DECIDING_MODULES),
+        "libraries": library_versions(_NUMERIC_LIBRARIES),
+    }
+    return own | {DEDUPLICATION: fingerprint(deduplication)}

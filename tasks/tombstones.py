@@ -1,0 +1,113 @@
+"""What must never come back: the rules that a takedown leaves in a corpus's manifest, and every later version obeys.
+
+A rule names a URL, a domain or one document. Its scope says how far it reaches: `cluster` blocks the content too, under
+whatever URL, date or id it comes again; `document` blocks this URL, or this document, alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Literal, Self
+from urllib.parse import unquote, urlsplit
+
+import idna
+from pydantic import Field, model_validator
+
+from tasks.dedup.exact import canonical_url
+from tasks.rule import Configuration
+
+Scope = Literal["cluster", "document"]
+
+
+def host_name(host: str) -> str:
+    """A host as it is compared: lower case, without the root's dot, international names as ASCII (`xn--…`, UTS 46).
+
+    What is no valid name comes back in lower case: pages are linked by impossible hosts too, and they stay comparable.
+    """
+    host = unquote(host).strip().rstrip(".").lower()
+    if host.isascii():
+        return host
+    try:
+        return idna.encode(host, uts46=True).decode("ascii")
+    except idna.IDNAError:
+        return host
+
+
+def url_host(url: str) -> str:
+    """`host_name` of a URL; empty where it has none."""
+    try:
+        return host_name(urlsplit(url).hostname or "")
+    except ValueError:  # an unclosed bracket
+        return ""
+
+
+def parent_domains(host: str) -> Iterator[str]:
+    """The host and every domain that it lies under: `a.b.org`, `b.org`, `org`."""
+    while host:
+        yield host
+        host = host.partition(".")[2]
+
+
+class TombstoneRule(Configuration):
+    """One thing that was taken down. Its value is kept in the form in which it is compared."""
+
+    kind: Literal["url", "domain", "document"]
+    value: str = Field(min_length=1, description="Canonical URL, host name (those under it are meant too), document id")
+    scope: Scope = "cluster"
+    reason: str = Field(default="", description="Why, in the words of who asked for it")
+    date: str = Field(default="", description="When, UTC: YYYY-MM-DDTHH:MM:SSZ")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _comparable(cls, values: object) -> object:
+        if not isinstance(values, dict) or not isinstance(values.get("value"), str):
+            return values  # refused by the fields' own types
+        canonical = {"url": canonical_url, "domain": host_name}.get(str(values.get("kind")), str.strip)
+        return {**values, "value": canonical(values["value"])}
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What it names: kind and value."""
+        return self.kind, self.value
+
+
+class Tombstones(Configuration):
+    """All rules of a corpus."""
+
+    rules: tuple[TombstoneRule, ...] = ()
+
+    @functools.cached_property
+    def _scopes(self) -> dict[tuple[str, str], Scope]:
+        scopes: dict[tuple[str, str], Scope] = {}
+        for rule in self.rules:
+            if scopes.get(rule.names) != "cluster":
+                scopes[rule.names] = rule.scope
+        return scopes
+
+    @functools.cached_property
+    def _kinds(self) -> frozenset[str]:
+        return frozenset(rule.kind for rule in self.rules)
+
+    def scope_of(self, document_id: str, url: str) -> Scope | Literal[""]:
+        """How far the takedown of this document reaches, the furthest of all rules that name it; "" where none does."""
+        if not self.rules:
+            return ""
+        named = [("document", document_id)]
+        if "url" in self._kinds and url:
+            named.append(("url", canonical_url(url)))
+        if "domain" in self._kinds and url:
+            named += [("domain", domain) for domain in parent_domains(url_host(url))]
+        found = [self._scopes[name] for name in named if name in self._scopes]
+        return "cluster" if "cluster" in found else found[0] if found else ""
+
+    def merged(self, other: Tombstones) -> Self:
+        """These rules and those of `other` that go further: a thing that is named already keeps its reason and date."""
+        scopes = dict(self._scopes)
+        rules = list(self.rules)
+        for rule in other.rules:
+            if scopes.get(rule.names) in ("cluster", rule.scope):
+                continue
+            rules = [known for known in rules if known.names != rule.names] + [rule]
+            scopes[rule.names] = rule.scope
+        return type(self)(rules=tuple(rules))

@@ -1,0 +1,39 @@
+"""A shard of the input holds what was counted, or there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.read.limits import ReadLimits
+from tasks.read.shard import RECORDS_FILE, ReadShard, inventory_shard, ranges_of, read_shard
+from tasks.read.source import resolve_source
+from tasks.tables import read_rows
+from tests.data.prose import write_jsonl, write_warc
+
+
+def test_what_was_counted_is_read_range_by_range(tmp_path: Path) -> None:
+    write_warc(tmp_path / "a.warc.gz", 7)
+    (file,) = resolve_source(str(tmp_path / "a.warc.gz"))
+    counted, read = tmp_path / "counted", tmp_path / "read"
+    counted.mkdir()
+    read.mkdir()
+    limits = ReadLimits()
+    assert inventory_shard(file, counted, limits=limits, max_records=3, max_bytes=1 << 20).records_in == 7
+    ranges = ranges_of(counted)
+    assert [part.num_records for part in ranges] == [3, 3, 1]
+    report = read_shard(ReadShard("crawl", ranges[1:]), read, limits=limits)
+    rows = list(read_rows(read / RECORDS_FILE))
+    assert report.records_in == report.kept == len(rows) == 4
+    assert {row["source"] for row in rows} == {"crawl"} and len({row["base_id"] for row in rows}) == 4
+
+
+def test_a_range_that_holds_less_than_was_counted_is_refused(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", 5)
+    (file,) = resolve_source(str(tmp_path / "a.jsonl"))
+    limits = ReadLimits()
+    inventory_shard(file, tmp_path, limits=limits, max_records=10, max_bytes=1 << 20)
+    write_jsonl(tmp_path / "a.jsonl", 4)
+    with pytest.raises(ValueError, match=r"a\.jsonl: 5 records were counted from 0 on and 4 read"):
+        read_shard(ReadShard("rows", ranges_of(tmp_path)), tmp_path, limits=limits)

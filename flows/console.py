@@ -99,7 +99,7 @@ def diff_lines(diff: VersionDiff) -> list[str]:
         if shown:
             domains = ", ".join(f"{printable(domain)} {count:,}" for domain, count in shown)
             lines.append(f"{KIND_TITLES[kind].lower():<12}{domains}{f', and {rest:,} domains more' if rest else ''}")
-    return lines
+    return [line.rstrip() for line in lines]
 
 
 console = Console()

@@ -20,7 +20,7 @@ from tasks.diff_report import diff_markdown, report_file, write_report
 from tasks.store import Store
 
 
-@flow(name="diff_versions", flow_run_name="diff {parameters.before} {parameters.after}", persist_result=False)
+@flow(name="diff_versions", flow_run_name="diff {parameters.after}", persist_result=False)
 @one_line_failures
 def diff_versions(parameters: DiffParameters) -> dict[str, Any] | State[dict[str, Any]]:
     """Compare, write the report into the store and show it.

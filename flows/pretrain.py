@@ -44,12 +44,12 @@ from tasks.markdown import markdown_quotes, markdown_table
 from tasks.metrics_file import METRICS_FILE
 from tasks.pack import MANIFEST, SPLITS, TokenShards
 from tasks.ports import ShardMap
-from tasks.publish import corpus_sizes
 from tasks.samples import SAMPLES_FILE, read_samples
 from tasks.store import RUN_RECORD
 from tasks.tokenization import TokenizedCorpus, tokenize
 from tasks.tokenizer import TOKENIZER_FILE, tokenizer_hash
 from tasks.train_loop import TrainJob
+from tasks.version_facts import corpus_sizes
 
 _METRICS = ("loss", "learning_rate", "grad_norm", "tokens_per_s", "held_out_loss", "held_out_bits_per_byte", "tokens")
 _SHOWN_CURVE_DPI = 60  # 540 x 360 pixels, about 30 kB, which travel in the artifact itself

@@ -25,8 +25,10 @@ _LAST_SEND_TIMEOUT_S = 10.0  # a Prefect server that is away must not keep a fin
 _UNITS = {  # of stages that don't count shards
     "collect": "pages",
     "inventory": "files",
-    "edges": "bands",
-    "publish": "buckets",
+    **dict.fromkeys(("gather", "index", "members", "settle", "tokens"), "buckets"),
+    "edges": "parts",
+    "components": "passes",
+    "resolve": "parts",
     "train": "steps",
     "evaluate": "documents",
 }

@@ -42,10 +42,10 @@ from tasks.diff import compare
 from tasks.diff_report import diff_markdown
 from tasks.estimate import estimate_refresh
 from tasks.ports import ShardMap
-from tasks.publish import corpus_sizes
 from tasks.recipes.curation import CurationRecipe, check_rules, resolve_curation_recipe
 from tasks.refresh import Refresh
 from tasks.store import Store, checked_name
+from tasks.version_facts import corpus_sizes
 
 
 def sources(parameters: RefreshParameters) -> tuple[str, ...]:

@@ -169,14 +169,14 @@ def show_table(key: str, rows: Sequence[Mapping[str, Any]], description: str) ->
     create_table_artifact(table=[dict(row) for row in rows], key=key, description=description)
 
 
-def estimated(estimate: Mapping[str, Any], of_what: str) -> State[Mapping[str, Any]]:
+def estimated(estimate: Mapping[str, Any], of_what: str) -> State[dict[str, Any]]:
     """How a dry run ends: its estimate as an artifact, by parts where it has some, and as the flow's result."""
     rows = []
     for key, value in estimate.items():
         parts = value if isinstance(value, Mapping) else {"": value}
         rows += [{"what": f"{key} {part}".strip(), "value": str(each)} for part, each in parts.items()]
     show_table("estimate", rows, f"Estimate of {of_what}")
-    return Completed(message="dry run: nothing was done", data=estimate)
+    return Completed(message="dry run: nothing was done", data=dict(estimate))
 
 
 def show_markdown(key: str, markdown: str, description: str) -> None:

@@ -306,7 +306,8 @@ def _living_since(store: Store) -> list[float]:
 def _temporary(store: Store) -> list[Path]:
     """The outermost files and folders with a temporary name, where our own code writes."""
     found = []
-    for top in (store.corpora, store.work, store.tokens, store.runs, store.root / "sources", store.root / "locks"):
+    own = (store.corpora, store.work, store.tokens, store.tokenizers, store.runs, store.audit)
+    for top in (*own, store.root / "sources", store.root / "locks"):
         for folder, folders, files in os.walk(top):
             names = [name for name in (*folders, *files) if name.startswith(TEMPORARY_PREFIX)]
             found += [Path(folder, name) for name in names]

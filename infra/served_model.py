@@ -9,7 +9,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from tasks.generation import TextGenerator
-from tasks.tokenization import TOKENIZER_FILE
+from tasks.tokenizer import TOKENIZER_FILE
 
 
 class Continuation(PythonModel):

@@ -6,6 +6,7 @@ corpus, and reading them in order is reading in the order of ids.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,14 @@ class Bucket:
         width = 65536 // self.num_buckets
         end = (self.index + 1) * width
         return f"{self.index * width:04x}", f"{end:04x}" if end < 65536 else "g"
+
+    def slices(self, number: int) -> tuple[tuple[str, str], ...]:
+        """The bucket's bounds cut into `number` ranges of ids, which are as even as ids are: 32 bits are looked at."""
+        width = (1 << 32) // self.num_buckets
+        first = self.index * width
+        cuts = [f"{first + width * index // number:08x}" for index in range(1, number)]
+        low, high = self.bounds()
+        return tuple(itertools.pairwise([low, *cuts, high]))
 
     def part(self, kind: str) -> str:
         """Where the bucket's part of this kind lies in a version's folder: `documents/bucket-000.parquet`.

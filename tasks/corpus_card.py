@@ -140,6 +140,8 @@ class ClusterSample:
 def largest_clusters(directory: Path, manifest: Mapping[str, Any]) -> tuple[ClusterSample, ...]:
     """The largest clusters of the version, each with its survivor and the first of the others in the order of ids."""
     clusters = manifest["clusters"]["largest_clusters"][:NUM_CLUSTERS]
+    if not clusters:
+        return ()
     ids = [cluster["cluster_id"] for cluster in clusters]
     urls: dict[str, str] = {}
     members: dict[str, list[str]] = {cluster_id: [] for cluster_id in ids}

@@ -233,6 +233,7 @@ def publish(
     return publish_version(
         refresh.store,
         refresh.name,
+        refresh.version,
         list(zip(items, sealed.shards, strict=True)),
         {**refresh.facts, **asdict(funnel(sealed.report)), "edits": sealed.report.edits, **(facts or {})},
     )

@@ -180,7 +180,7 @@ def deduplicate(
     )
 
     def label(directory: Path, _: tuple[Path, ...]) -> Mapping[str, Any]:
-        if (directory / _COMPONENTS).is_dir():  # a run that was killed between here and its manifest
+        if (directory / _COMPONENTS).is_dir():  # of a run that was killed between here and its manifest
             return {}
         with new_directory(directory / _COMPONENTS) as folder:
             (folder / _LABELS).mkdir()
@@ -189,6 +189,7 @@ def deduplicate(
             if refresh.base is not None:
                 touched_files = [shard / TOUCHED_FILE for shard in index.shards]
                 touched_components(labels, touched_files, starts, folder / _TOUCHED_COMPONENTS)
+        progress(stages["components"].name, 1, 1)
         return {}
 
     components = run(stages["components"], function=_no_shard, items=(), finish=label)

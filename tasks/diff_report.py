@@ -14,8 +14,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from tasks.atomic import write_file
-from tasks.diff import DiffSample, KindDiff, VersionDiff
+from tasks.diff import KindDiff, VersionDiff
 from tasks.diff_moves import Kind
+from tasks.diff_samples import DiffSample
 from tasks.markdown import markdown_cell, markdown_code, markdown_table
 
 KIND_TITLES: dict[Kind, str] = {

@@ -24,19 +24,20 @@ SECONDS_PER_RECORD: Mapping[str, float] = {
     "language": 0.002,
     "quality": 0.016,
     "toxicity": 0.0017,
-    "gather": 0.0004,
-    "index": 0.0004,
+    "gather": 0.001,
+    "index": 0.001,
     "edges": 0.00002,
     "components": 0.00001,
-    "members": 0.0001,
-    "resolve": 0.0001,
-    "settle": 0.0004,
-    "paragraph_runs": 0.0002,
-    "repeated_paragraphs": 0.00002,
-    "paragraphs": 0.0004,
-    "publish": 0.0004,
+    "members": 0.0005,
+    "resolve": 0.0008,
+    "settle": 0.0015,
+    "paragraph_runs": 0.0012,
+    "repeated_paragraphs": 0.00004,
+    "paragraphs": 0.0008,
+    "publish": 0.0005,
 }
-"""One worker on one shared core, `fineweb`, the same 500 pages, of which 304 were kept: .06 s each in all."""
+"""One worker on one shared core, `fineweb`, the same 500 pages, of which 304 were kept: .06 s each in all. From gather
+on much of it is for opening files, and falls with the number of records in a bucket."""
 
 CPU_FLOP_PER_S = 220e9
 """On two CPU cores, fp32: a 10M-parameter decoder trains at 2,800 to 3,100 tokens/s, one of 26M at 1,400."""

@@ -7,7 +7,8 @@ Kept are
 - the stage outputs and shards that a kept version was made of, with those of the screening of all versions that it was
   built onto: with them a version that has to be made again reads no page again;
 - collected sources that a kept version was read from;
-- token shards of kept versions and of models;
+- token shards of kept versions and of models, without the work that they were made by: they hold all of it;
+- every tokenizer, audit record and report;
 - of a training run the checkpoints that models name, and of one that has not finished the newest good one;
 - whatever is younger than the least age, and whatever cannot be read: only a person can tell what it is.
 
@@ -252,7 +253,7 @@ class _Planner:
             for stage in _folders(self._store.work)
         }
         manifests = {folder: _stage_manifest(folder) for folders in outputs.values() for folder in folders}
-        needed = self._needed_outputs(manifests)
+        needed = self._needed_outputs()
         needed_shards: dict[Path, str] = {}
         for stage, folders in outputs.items():
             lost = False  # an output that stays and whose shards are unknown
@@ -267,25 +268,15 @@ class _Planner:
                 unknown = "a kept output of this stage cannot be read: it may hold this" if lost else None
                 self._decide(shard, needed_shards.get(shard) or unknown, "no kept version is made of it")
 
-    def _needed_outputs(self, manifests: Mapping[Path, Mapping[str, Any] | None]) -> dict[Path, str]:
+    def _needed_outputs(self) -> dict[Path, str]:
+        work = self._store.work
         needed: dict[Path, str] = {}
-        fingerprints: dict[str, str] = {}
         for reference, version in self._kept_versions.items():
             for stage, fingerprint in version.get("fingerprints", {}).items():
-                needed.setdefault(stage_directory(self._store.work, stage, fingerprint), f"{reference} was made of it")
+                needed.setdefault(stage_directory(work, stage, fingerprint), f"{reference} was made of it")
             for run in version.get("screening_runs", ()):
                 for stage, folder in run.items():
-                    needed.setdefault(self._store.work / stage / folder, f"records of {reference} were screened by it")
-        digests = {manifest.get("digest"): reference for reference, manifest in self._kept_versions.items()}
-        for folder, manifest in manifests.items():  # tokenizers name the corpus that they were trained on
-            digest = (manifest or {}).get("identity", {}).get("corpus")
-            if manifest is not None and digest in digests:
-                needed.setdefault(folder, f"made of {digests[digest]}")
-                fingerprints[manifest["fingerprint"]] = digests[digest]
-        for folder, manifest in manifests.items():  # and token shards the tokenizer
-            after = (manifest or {}).get("after") or (manifest or {}).get("identity", {}).get("after")
-            if after in fingerprints:
-                needed.setdefault(folder, f"made of {fingerprints[after]}")
+                    needed.setdefault(work / stage / folder, f"records of {reference} were screened by it")
         return needed
 
     # collected sources

@@ -48,6 +48,8 @@ INDEX_SCHEMA = pa.schema(
         ("num_tokens", pa.int64()),  # with the end-of-text
     ]
 )
+_ROW_COLUMNS = ["document_id", "cluster_id", "url", "source"]
+"""What is packed of a document beside its text."""
 _READ_ROWS = 256
 
 
@@ -67,16 +69,19 @@ class BucketReport:
 
     bucket: str
     splits: dict[Split, SplitReport]
-    documents_sha256: str = ""
-    """Of the file of documents; empty where nobody stated it, and then no other version's bucket is linked to this."""
-    exceptions: tuple[str, ...] = ()
+    rows_sha256: str
+    """Of what was packed of the documents (`rows_sha256`)."""
+    exceptions: tuple[str, ...]
     """Clusters in this bucket that the split puts on the other side than their hash does."""
+    documents_sha256: str = ""
+    """Of the file of documents, where it was stated."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> BucketReport:
         """What `asdict` and JSON made of a report."""
         splits = {name: SplitReport(**values["splits"][name]) for name in SPLITS}
-        return cls(values["bucket"], splits, values["documents_sha256"], tuple(values["exceptions"]))
+        exceptions = tuple(values["exceptions"])
+        return cls(values["bucket"], splits, values["rows_sha256"], exceptions, values["documents_sha256"])
 
 
 class _SplitWriter:
@@ -143,19 +148,19 @@ def tokenize_bucket(
     index in memory, not its text. Raises ValueError where the rows are not strictly sorted by document id, or the
     file's SHA-256 is not `documents_sha256`, where that is given.
     """
-    if documents_sha256 and _sha256(documents_file) != documents_sha256:
-        raise ValueError(f"{documents_file} is damaged: it is not what its version's {MANIFEST} says")
+    if documents_sha256:
+        check_documents(documents_file, documents_sha256)
     tokenizer = load_tokenizer(tokenizer_file)
     dtype = token_dtype(tokenizer.get_vocab_size())
     output_dir.mkdir(parents=True, exist_ok=True)
     bucket = documents_file.stem
     writers: dict[Split, _SplitWriter] = {name: _SplitWriter(output_dir, f"{bucket}.{name}", dtype) for name in SPLITS}
-    columns = ["document_id", "cluster_id", "url", "source", "text"]
+    rows_digest = hashlib.sha256()
     previous_id = ""
     exceptions: set[str] = set()
     try:
         with pq.ParquetFile(documents_file) as parquet:
-            for batch in parquet.iter_batches(_READ_ROWS, columns=columns):
+            for batch in parquet.iter_batches(_READ_ROWS, columns=[*_ROW_COLUMNS, "text"]):
                 rows = batch.to_pylist()
                 encodings = tokenizer.encode_batch_fast([encodable(row["text"]) for row in rows])
                 for row, encoding in zip(rows, encodings, strict=True):
@@ -165,16 +170,40 @@ def tokenize_bucket(
                             "sorted by document_id without repetition: publish the corpus again"
                         )
                     previous_id = row["document_id"]
+                    rows_digest.update(_row_line(row, hashlib.sha256(row["text"].encode("utf-8")).hexdigest()))
                     cluster_id = row["cluster_id"]
                     if cluster_id in split.exceptions:
                         exceptions.add(cluster_id)
                     writers["held_out" if split.holds_out(cluster_id) else "train"].add(row, encoding.ids)
         splits = {name: writer.publish() for name, writer in writers.items()}
-        return BucketReport(bucket, splits, documents_sha256, tuple(sorted(exceptions)))
+        return BucketReport(bucket, splits, rows_digest.hexdigest(), tuple(sorted(exceptions)), documents_sha256)
     except BaseException:
         for writer in writers.values():
             writer.discard()
         raise
+
+
+def rows_sha256(documents_file: Path) -> str:
+    """SHA-256 over what is packed of a bucket's documents: ids, URLs, sources and, by their hashes, texts.
+
+    It stays as it is when only other facts change, such as a cluster's size, which every new copy does. Reads no text.
+    """
+    digest = hashlib.sha256()
+    with pq.ParquetFile(documents_file) as parquet:
+        for batch in parquet.iter_batches(columns=[*_ROW_COLUMNS, "text_sha256"]):
+            for row in batch.to_pylist():
+                digest.update(_row_line(row, row["text_sha256"]))
+    return digest.hexdigest()
+
+
+def _row_line(row: Mapping[str, Any], text_sha256: str) -> bytes:
+    return json.dumps([*(row[column] for column in _ROW_COLUMNS), text_sha256]).encode() + b"\n"
+
+
+def check_documents(documents_file: Path, documents_sha256: str) -> None:
+    """ValueError where a corpus version's file of documents is not what was published."""
+    if _sha256(documents_file) != documents_sha256:
+        raise ValueError(f"{documents_file} is damaged: it is not what its version's {MANIFEST} says")
 
 
 def write_token_manifest(
@@ -213,7 +242,7 @@ def write_token_manifest(
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     origins = [
-        bucket | {"documents_sha256": report.documents_sha256, "exceptions": report.exceptions}
+        bucket | {name: getattr(report, name) for name in ("rows_sha256", "exceptions", "documents_sha256")}
         for bucket, report in zip(content["buckets"], buckets, strict=True)
     ]
     remove_leftovers(tokens_dir)

@@ -1,20 +1,40 @@
-"""One bucket of token shards: packed as a stage's shard, or found in the folder of an earlier version."""
+"""One bucket of token shards: linked from the folder of another version, where that has the same, or else packed."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.atomic import write_json
+from tasks.atomic import link_file, write_json
 from tasks.document import ShardReport
-from tasks.pack import MANIFEST, SPLITS, BucketReport, packing_identity, tokenize_bucket
+from tasks.pack import (
+    MANIFEST,
+    SPLITS,
+    BucketReport,
+    check_documents,
+    packing_identity,
+    rows_sha256,
+    tokenize_bucket,
+)
 from tasks.tokenizer import HeldOutSplit
 
-BUCKET_FILE = "bucket.json"
+_REPORT_FILE = "bucket.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBucket:
+    """A bucket's files in some folder."""
+
+    folder: Path
+    report: BucketReport
+
+    def link_into(self, directory: Path) -> None:
+        for name in bucket_files(self.report.bucket):
+            link_file(self.folder / name, directory / name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +44,8 @@ class BucketToPack:
     documents_file: Path
     documents_sha256: str
     split: HeldOutSplit
+    others: tuple[PackedBucket, ...] = ()
+    """Of other versions: one of them may hold just what this would be packed to."""
 
     @property
     def name(self) -> str:
@@ -36,20 +58,31 @@ class BucketToPack:
 
 
 def pack_shard(bucket: BucketToPack, directory: Path, *, tokenizer_file: Path) -> ShardReport:
-    """`tokenize_bucket` as a stage's shard; its report lies in BUCKET_FILE."""
-    report = tokenize_bucket(
-        bucket.documents_file,
-        tokenizer_file,
-        directory,
-        split=bucket.split,
-        documents_sha256=bucket.documents_sha256,
-    )
-    write_json(directory / BUCKET_FILE, asdict(report))
+    """Pack or link one bucket, as a stage's shard; `read_shard` has what became of it.
+
+    Raises ValueError where the documents are not what was published.
+    """
+    check_documents(bucket.documents_file, bucket.documents_sha256)
+    rows = rows_sha256(bucket.documents_file) if bucket.others else ""
+    same = next((other for other in bucket.others if other.report.rows_sha256 == rows), None)
+    if same is not None:
+        same.link_into(directory)
+        report = replace(same.report, documents_sha256=bucket.documents_sha256)
+    else:
+        report = tokenize_bucket(bucket.documents_file, tokenizer_file, directory, split=bucket.split)
+        report = replace(report, documents_sha256=bucket.documents_sha256)
+    write_json(directory / _REPORT_FILE, {**asdict(report), "linked": same is not None})
     num_documents = sum(part.num_documents for part in report.splits.values())
     return ShardReport(num_documents, num_documents)
 
 
-def packed_buckets(tokens_dir: Path, tokenizer_sha256: str, fraction: float) -> list[BucketReport]:
+def read_shard(directory: Path) -> tuple[PackedBucket, bool]:
+    """What `pack_shard` has made, and whether it was linked."""
+    values = json.loads((directory / _REPORT_FILE).read_bytes())
+    return PackedBucket(directory, BucketReport.of(values)), values["linked"]
+
+
+def packed_buckets(tokens_dir: Path, tokenizer_sha256: str, fraction: float) -> list[PackedBucket]:
     """The buckets of a published folder that the present code would pack just so, with this tokenizer and split.
 
     Those whose files are there, with their sizes; none where the folder is unfinished or was packed otherwise. Raises
@@ -65,7 +98,7 @@ def packed_buckets(tokens_dir: Path, tokenizer_sha256: str, fraction: float) -> 
         return []
     itemsize = np.dtype(manifest["dtype"]).itemsize
     reports = [BucketReport.of({"bucket": bucket["name"], "splits": bucket} | bucket) for bucket in manifest["buckets"]]
-    return [report for report in reports if report.documents_sha256 and _is_intact(tokens_dir, report, itemsize)]
+    return [PackedBucket(tokens_dir, report) for report in reports if _is_intact(tokens_dir, report, itemsize)]
 
 
 def bucket_files(bucket: str) -> list[str]:

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from tasks.atomic import link_file, new_directory, write_json
 from tasks.bucket import PART_KINDS
 from tasks.manifest import MANIFEST, SCHEMA_VERSION
+from tasks.remote import TakenError
 from tasks.seal import NUM_LARGEST_CLUSTERS, SealBucket, read_seal
 from tasks.store import Store, checked_name
-
-BYTES_PER_TOKEN = 4
-"""Of English text under a vocabulary of some 50,000 (GPT-2's has 4.4 on web text); a small vocabulary has less."""
-
-
-def corpus_sizes(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """What a version's manifest says of how large it is; one of an earlier program says less."""
-    return {name: manifest[name] for name in ("documents_kept", "text_bytes", "estimated_tokens") if name in manifest}
-
-
-def corpus_digest(document_files: Iterable[Path]) -> str:
-    """SHA-256 over (document id, URL, date, text hash, language) of all rows, in the order of ids.
-
-    `document_files` are the buckets in order. Nothing of files, row groups, places or runs enters it.
-    """
-    digest = hashlib.sha256()
-    previous = ""
-    columns = ["document_id", "url", "date", "text_sha256", "language"]
-    for path in document_files:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=columns):
-                for row in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
-                    assert row[0] > previous, f"documents out of order at {row[0]}"
-                    previous = row[0]
-                    digest.update(json.dumps(row).encode() + b"\n")
-    return digest.hexdigest()
+from tasks.version_facts import BYTES_PER_TOKEN, corpus_digest, corpus_sizes  # noqa: F401
 
 
 def _largest_clusters(seals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -51,15 +23,19 @@ def _largest_clusters(seals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def publish_version(
-    store: Store, name: str, sealed: Sequence[tuple[SealBucket, Path]], facts: Mapping[str, Any]
+    store: Store, name: str, version: int, sealed: Sequence[tuple[SealBucket, Path]], facts: Mapping[str, Any]
 ) -> tuple[Path, dict[str, Any]]:
-    """Make the next version of corpus `name` from finished buckets and their seals. Caller holds the lock.
+    """Make `version` of corpus `name` from finished buckets and their seals. Caller holds the lock.
 
     `facts` are the manifest's further entries: recipe, inputs, funnel, fingerprints. Where the store has a remote
-    location, the version is copied there too.
+    location, the version is copied there too. Raises TakenError where another machine has published one meanwhile:
+    this version was made without what that one brought.
     """
     versions = store.versions(checked_name(name))
-    version = versions[-1] + 1 if versions else 1
+    if versions[-1:] != ([version - 1] if version > 1 else []):
+        raise TakenError(
+            f"{name}@{version} has been published by another machine meanwhile: run the same again, it builds onto that"
+        )
     destination = store.corpora / name / str(version)
     if destination.exists():  # without a manifest: what somebody left there is no version, and must not pass for one
         shutil.rmtree(destination)

@@ -127,7 +127,9 @@ def shorten_bucket(item: tuple[BaseBucket, Path], directory: Path, *, repeated: 
         for low, high in known.id_slices(ledger["record_id"]):
             kept = read_between(settled / DOCUMENTS_FILE, "document_id", low, high)
             rows = [row for row in range(len(kept)) if num_rows + row in in_bucket]
-            result = _shorten_rows(kept.take(pa.array(rows, pa.int64())).to_pylist(), [in_bucket[num_rows + row] for row in rows])
+            result = _shorten_rows(
+                kept.take(pa.array(rows, pa.int64())).to_pylist(), [in_bucket[num_rows + row] for row in rows]
+            )
             num_rows += len(kept)
             gone |= result.gone
             mask = np.ones(len(kept), dtype=bool)

@@ -2,27 +2,29 @@
 
 tokens/<corpus digest>-<packing and split>/   manifest.json, tokenizer.json, <bucket>.<split>.bin and .parquet
 
-A bucket whose documents some earlier version had, byte for byte, is linked from that version's shards.
+A bucket that would come out as it did for another version, for which its texts need not be read again, is linked from
+that version's shards.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tasks.atomic import link_file, new_directory
 from tasks.manifest import fingerprint, read_manifest
-from tasks.pack import LIBRARIES, MANIFEST, BucketReport, TokenShards, packing_identity, write_token_manifest
-from tasks.packed_buckets import BUCKET_FILE, BucketToPack, bucket_files, pack_shard, packed_buckets
+from tasks.pack import LIBRARIES, MANIFEST, TokenShards, packing_identity, write_token_manifest
+from tasks.packed_buckets import BucketToPack, PackedBucket, pack_shard, packed_buckets, read_shard
 from tasks.ports import ShardMap
 from tasks.recipes.pretraining import PretrainRecipe
 from tasks.stages import Progress, Stage, no_progress, run_stage
 from tasks.store import Store
-from tasks.tokenizer import TOKENIZER_FILE as TOKENIZER_FILE
+from tasks.tokenizer import TOKENIZER_FILE
 from tasks.tokenizer import HeldOutSplit, bucket_split, corpus_cluster_ids, corpus_files, split_documents
 from tasks.tokenizer_generations import TokenizerChoice, TokenizerLine, TrainedTokenizer
 
@@ -38,14 +40,6 @@ class TokenizedCorpus:
     tokenizer: TrainedTokenizer
     num_linked: int  # buckets taken over from the shards of another version
     num_packed: int  # both are 0 where the folder was there
-
-
-@dataclass(frozen=True)
-class _FoundBucket:
-    """A bucket in the folder of another version."""
-
-    folder: Path
-    report: BucketReport
 
 
 def tokenizer_line(store: Store, manifest: Mapping[str, Any], recipe: PretrainRecipe) -> TokenizerLine:
@@ -80,11 +74,15 @@ def tokenize(
     if store.fetch(tokens):
         progress(STAGE, 1, 1, note="made before")
     else:
-        wanted = _buckets(corpus, manifest, split)
-        found = _found_buckets(store, wanted, tokenizer, split)
-        _make(store, tokens, manifest["digest"], tokenizer, split, wanted, found, shard_map, progress)
-        num_linked, num_packed = len(found), len(wanted) - len(found)
-        progress(STAGE, len(wanted), len(wanted), note=f"{num_linked} buckets linked, {num_packed} packed")
+        same, others = _found_buckets(store, _buckets(corpus, manifest, split), tokenizer, split)
+        packed = _packed(store, others, len(same), tokenizer, shard_map, progress)
+        num_packed = len(packed) - sum(was_linked for _, was_linked in packed)
+        num_linked = len(same) + len(packed) - num_packed
+        buckets = [*same, *(bucket for bucket, _ in packed)]
+        _publish(buckets, tokens, manifest["digest"], tokenizer, split)
+        num_documents = sum(part.num_documents for each, _ in packed for part in each.report.splits.values())
+        note = f"{num_linked} buckets linked, {num_packed} packed" if num_linked else ""
+        progress(STAGE, len(buckets), len(buckets), records=num_documents, note=note)
     store.upload(tokens)
     return TokenizedCorpus(tokens, tokenizer, num_linked, num_packed)
 
@@ -100,61 +98,67 @@ def _buckets(corpus: Path, manifest: Mapping[str, Any], split: HeldOutSplit) -> 
     ]
 
 
-def _key(bucket: str, documents_sha256: str, exceptions: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
-    """What two buckets agree in that come out the same under one packing and one held-out fraction."""
-    return bucket, documents_sha256, tuple(sorted(exceptions))
-
-
 def _found_buckets(
     store: Store, wanted: Sequence[BucketToPack], tokenizer: TrainedTokenizer, split: HeldOutSplit
-) -> dict[str, _FoundBucket]:
-    """Which of the wanted buckets lie, just as they would be packed, in complete folders of this store; by name."""
-    names = {_key(each.name, each.documents_sha256, each.split.exceptions): each.name for each in wanted}
-    found: dict[str, _FoundBucket] = {}
-    for folder in sorted(store.tokens.glob(f"[!.]*/{MANIFEST}")):
-        for report in packed_buckets(folder.parent, tokenizer.sha256, split.fraction):
-            name = names.get(_key(report.bucket, report.documents_sha256, report.exceptions))
-            if name is not None:
-                found.setdefault(name, _FoundBucket(folder.parent, report))
-    return found
+) -> tuple[list[PackedBucket], list[BucketToPack]]:
+    """Of the wanted buckets those that lie in complete folders of this store, packed from the very same files; and the
+    others, each with what was packed from other files and may still hold the same."""
+    found: dict[tuple[str, tuple[str, ...]], list[PackedBucket]] = defaultdict(list)
+    for manifest in sorted(store.tokens.glob(f"[!.]*/{MANIFEST}")):
+        for packed in packed_buckets(manifest.parent, tokenizer.sha256, split.fraction):
+            found[packed.report.bucket, packed.report.exceptions].append(packed)
+    same: list[PackedBucket] = []
+    others: list[BucketToPack] = []
+    for bucket in wanted:
+        candidates = found[bucket.name, tuple(sorted(bucket.split.exceptions))]
+        equal = [packed for packed in candidates if packed.report.documents_sha256 == bucket.documents_sha256]
+        if equal:
+            same.append(equal[0])
+        else:
+            others.append(replace(bucket, others=tuple(candidates)))
+    return same, others
 
 
-def _make(
+def _packed(
     store: Store,
-    tokens: Path,
-    corpus_digest: str,
+    buckets: Sequence[BucketToPack],
+    num_linked: int,
     tokenizer: TrainedTokenizer,
-    split: HeldOutSplit,
-    wanted: Sequence[BucketToPack],
-    found: Mapping[str, _FoundBucket],
     shard_map: ShardMap,
     progress: Progress,
+) -> list[tuple[PackedBucket, bool]]:
+    """Pack these buckets, or link them after a look at their rows (then True); `num_linked` others are done."""
+
+    def of_all(stage: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
+        if done < total:  # the end is told with how many were linked
+            progress(stage, num_linked + done, num_linked + total, records=records, note=note)
+
+    if not buckets:
+        return []
+    inputs = [bucket.identity for bucket in buckets]
+    stage = Stage(
+        STAGE,
+        {"packing": packing_identity(tokenizer.sha256)},
+        LIBRARIES,
+        modules=("tasks.packed_buckets",),
+        after=fingerprint({"buckets": inputs}),
+    )
+    function = functools.partial(pack_shard, tokenizer_file=tokenizer.file)
+    output = run_stage(stage, store.work, shard_map, function, buckets, inputs=inputs, progress=of_all)
+    return [read_shard(shard) for shard in output.shards]
+
+
+def _publish(
+    buckets: Sequence[PackedBucket], tokens: Path, corpus_digest: str, tokenizer: TrainedTokenizer, split: HeldOutSplit
 ) -> None:
-    """Pack what was not found, and publish all buckets as the folder `tokens`."""
-    sources = dict(found)
-    missing = [bucket for bucket in wanted if bucket.name not in found]
-    if missing:
-        inputs = [bucket.identity for bucket in missing]
-        stage = Stage(
-            STAGE,
-            {"packing": packing_identity(tokenizer.sha256)},
-            LIBRARIES,
-            modules=("tasks.packed_buckets",),
-            after=fingerprint({"buckets": inputs}),
-        )
-        function = functools.partial(pack_shard, tokenizer_file=tokenizer.file)
-        packed = run_stage(stage, store.work, shard_map, function, missing, inputs=inputs, progress=progress)
-        for shard in packed.shards:
-            report = BucketReport.of(json.loads((shard / BUCKET_FILE).read_bytes()))
-            sources[report.bucket] = _FoundBucket(shard, report)
+    """Make the folder `tokens` of them: all of it appears at once."""
     with new_directory(tokens) as directory:
-        for source in sources.values():
-            for name in bucket_files(source.report.bucket):
-                link_file(source.folder / name, directory / name)
+        for bucket in buckets:
+            bucket.link_into(directory)
         link_file(tokenizer.file, directory / TOKENIZER_FILE)
         write_token_manifest(
             directory,
-            [source.report for source in sources.values()],
+            [bucket.report for bucket in buckets],
             tokenizer_file=directory / TOKENIZER_FILE,
             corpus_digest=corpus_digest,
             split=split,

@@ -86,16 +86,16 @@ class BandGroups:
         self._num_met[groups] += 1
 
     def met(self, text: int) -> NDArray[np.int64]:
-        """The documents met that share a band with this text, ascending."""
+        """The documents met that share a band with this text: in no order, and again for each band more."""
         groups = self._groups[self._first_of_text[text] : self._first_of_text[text + 1]]
         firsts, counts = self._first_of_group[groups], self._num_met[groups]
         parts = [self._met[first : first + count] for first, count in zip(firsts, counts, strict=True) if count]
-        return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
 def blocks(values: NDArray[np.int64], smallest: int = 8, largest: int = 1024) -> Iterable[NDArray[np.int64]]:
-    """`values` in slices that double in length: the first ones usually decide, the rest goes fast where they do not."""
-    first, length = 0, smallest
+    """The distinct `values`, ascending, in slices that double in length: the first few decide, or they all pass fast."""
+    values, first, length = np.unique(values), 0, smallest
     while first < len(values):
         yield values[first : first + length]
         first, length = first + length, min(2 * length, largest)

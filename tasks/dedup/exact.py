@@ -24,6 +24,7 @@ _TRACKING_PARAMETER = re.compile(
 )
 _SESSION_IN_PATH = re.compile(r";jsessionid=[^/;]*", re.IGNORECASE)
 _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
+_PLAIN = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]*")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _RESERVED = "%:/?#[]@!$&'()*+,;="  # RFC 3986, section 2.2; and the sign of an escape
 
@@ -55,7 +56,8 @@ def canonical_url(url: str) -> str:
     if port is not None and port != _DEFAULT_PORTS[parts.scheme]:
         netloc += f":{port}"
     path = _without_dots(_escaped(_SESSION_IN_PATH.sub("", parts.path)))
-    parameters = sorted(filter(_chooses_the_page, _escaped(parts.query).replace("%20", "+").split("&")))
+    query = _escaped(parts.query).replace("%20", "+")
+    parameters = sorted(filter(_chooses_the_page, query.split("&"))) if query else []
     return f"https://{netloc}{path}" + f"?{'&'.join(parameters)}" * bool(parameters)
 
 
@@ -71,6 +73,8 @@ def _canonical_host(host: str) -> str:
     if ":" in host:
         return f"[{host}]"
     host = host.rstrip(".")
+    if host.isascii():
+        return host
     try:
         return host.encode("idna").decode("ascii").lower()
     except UnicodeError:  # no host name by the rules; it is still the same text
@@ -79,6 +83,8 @@ def _canonical_host(host: str) -> str:
 
 def _escaped(text: str) -> str:
     """Escapes in capitals, only where they are needed, and everywhere there (RFC 3986, sections 2.3 and 2.1)."""
+    if _PLAIN.fullmatch(text):
+        return text
 
     def escape(match: re.Match[str]) -> str:
         character = chr(int(match[0][1:], 16))
@@ -89,6 +95,8 @@ def _escaped(text: str) -> str:
 
 def _without_dots(path: str) -> str:
     """The path from the root, `.` and `..` resolved (RFC 3986, section 5.2.4)."""
+    if "/." not in path:
+        return path or "/"
     kept: list[str] = []
     segments = path.split("/")[1:]
     for segment in segments:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tasks.dedup.array_file import ArrayWriter
 from tasks.dedup.exact import text_sha256, url_key
 from tasks.dedup.keys import KEY, row_keys, sorted_run
-from tasks.dedup.signature import Hashes, MinHash, signatures
+from tasks.dedup.signature import Hashes, MinHash, WordHashes, signatures
 
 INDEX_FILE = "index.parquet"
 KEYS_FILE = "keys.npy"
@@ -207,12 +207,13 @@ def _of_texts(path: Path, config: MinHash, scope_of: ScopeOf, scopes: Mapping[st
     documents = pq.ParquetFile(path)
     if missing := set(_TEXT_COLUMNS) - set(documents.schema_arrow.names):
         raise IndexFileError(f"{path}: no column {', '.join(sorted(missing))}; is it a file of documents?")
+    word_hashes = WordHashes()
     for batch in documents.iter_batches(_DOCUMENTS_PER_BATCH, columns=list(_TEXT_COLUMNS)):
         for name in _TEXT_COLUMNS:
             if batch.column(name).null_count:
                 raise IndexFileError(f"{path}: column {name} has nulls; every document needs it, if only empty")
         ids, urls, texts = (batch.column(name).to_pylist() for name in ("document_id", "url", "text"))
-        found = signatures(texts, config)
+        found = signatures(texts, config, word_hashes)
         columns = {
             "document_id": batch.column("document_id"),
             "date": batch.column("date"),
@@ -341,5 +342,5 @@ def _check_parameters(path: Path, config: MinHash) -> None:
     if (described := _described(path)) != _describe(config):
         raise IndexFileError(
             f"{path}: written with {described}, but now it is {_describe(config)}; signatures compare only if both "
-            "agree: use the same settings and Python, or start the corpus over"
+            "agree: use the same settings and Python, or start the corpus over (--replace)"
         )

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from tasks.dedup.candidates import BandGroups, Scratch, blocks
 from tasks.dedup.config import Deduplication
 from tasks.dedup.index import IndexFileError, binary_to_hashes
-from tasks.dedup.jaccard import jaccard, min_equal_hashes
+from tasks.dedup.jaccard import SharedShingles, jaccard, jaccard_bounds, min_equal_hashes
 from tasks.dedup.members import PartitionReader, members_schema
 from tasks.dedup.signature import Hashes, WordHashes, shingles
 
@@ -125,6 +125,7 @@ class _Texts:
         self._row[texts_of_rows] = np.arange(len(texts_of_rows))
         self._first = np.zeros(num_texts, dtype=np.int64)
         self._sizes = np.zeros(num_texts, dtype=np.int64)
+        self._shared = np.zeros(num_texts, dtype=np.int64)  # shingles that another text may have, too
         self._shingles: Hashes = np.empty(0, dtype=np.uint64)
         self.lost = np.zeros(num_texts, dtype=np.bool_)
         """Texts that were to be shingled, but that no member has: those of taken-down documents and their copies."""
@@ -135,6 +136,7 @@ class _Texts:
     def make_shingles(self, wanted: NDArray[np.bool_], scratch: Scratch) -> None:
         """Shingle each wanted text once, where a member still has it."""
         word_hashes, first_row, missing = WordHashes(), 0, wanted.copy()
+        shared = SharedShingles(int(wanted.sum()))
         for table in self._reader.batches(["text"]):
             texts = self._texts_of_rows[first_row : first_row + len(table)]
             rows = np.flatnonzero(missing[texts] & table["text"].is_valid().to_numpy())
@@ -144,19 +146,21 @@ class _Texts:
                 unique = np.unique(shingles(table["text"][int(row)].as_py(), self._config.minhash, word_hashes))
                 self._first[texts[row]], self._sizes[texts[row]] = len(scratch), len(unique)
                 scratch.append(unique)
+                shared.add(unique)
             missing[texts[rows]] = False
             first_row += len(table)
         self._shingles, self.lost = scratch.mapped(), missing
+        for text in np.flatnonzero(wanted & ~missing):
+            self._shared[text] = shared.count(self.shingles(int(text)))
 
     def num_equal(self, text: int, others: NDArray[np.int64]) -> NDArray[np.int64]:
         """Equal entries of the signatures of one text and of others."""
         equal = self.signatures(others) == self._signatures[self._row[text]]
         return np.asarray(np.count_nonzero(equal, axis=1), dtype=np.int64)
 
-    def size_ratios(self, text: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Upper bounds of the similarities: the smaller set over the larger."""
-        sizes, size = self._sizes[others], self._sizes[text]
-        return np.asarray(np.minimum(sizes, size) / np.maximum(sizes, size))
+    def jaccard_bounds(self, text: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Upper bounds of the similarities of one text with others."""
+        return jaccard_bounds(self._sizes[text], self._shared[text], self._sizes[others], self._shared[others])
 
     def shingles(self, text: int) -> Hashes:
         """Sorted, without repetitions, of a text for which they were made."""
@@ -295,10 +299,9 @@ class _Decider:
     def _first_true(self, text: int, candidates: NDArray[np.int64]) -> tuple[int, float]:
         """The first candidate whose true similarity suffices, and that similarity."""
         own = self._texts.shingles(text)
-        for block in blocks(candidates):
-            others = self._members.texts[block]
-            comparable = self._texts.num_equal(text, others) >= self._min_equal
-            comparable &= self._texts.size_ratios(text, others) >= self._min_jaccard
+        bounds = self._texts.jaccard_bounds(text, self._members.texts[candidates])
+        for block in blocks(candidates[bounds >= self._min_jaccard]):
+            comparable = self._texts.num_equal(text, self._members.texts[block]) >= self._min_equal
             for candidate in block[comparable]:
                 value = jaccard(own, self._texts.shingles(self._members.texts[candidate]))
                 if value >= self._min_jaccard:

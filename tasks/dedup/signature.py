@@ -30,6 +30,11 @@ Hashes = NDArray[np.uint64]
 SHINGLES_PER_CHUNK = 1 << 15
 """Shingles that pass through all permutations together: 256 KiB, so that they stay in a core's second-level cache."""
 
+WORDS_AT_HAND = 1 << 17
+CHARS_AT_HAND = 64
+"""How many words' hashes are kept, some 16 MB (500 web pages have 31,000 different words), and of what length: what
+is longer is no word that comes again, and may be megabytes of digits."""
+
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 """2^64 / golden ratio, odd: the step of SplitMix64 (Steele, Lea and Flood, 2014)."""
 
@@ -97,14 +102,15 @@ def words(text: str) -> list[str]:
 
 
 class WordHashes(dict[str, int]):
-    """64-bit BLAKE2b of a word; each distinct word is hashed once."""
+    """64-bit BLAKE2b of a word. Words met lately are at hand; as most words have been met, few are hashed."""
 
     def __missing__(self, word: str) -> int:
-        self[word] = value = _hash_bytes(word, b"word")
+        value = _hash_bytes(word, b"word")
+        if len(word) <= CHARS_AT_HAND:
+            if len(self) >= WORDS_AT_HAND:
+                self.clear()
+            self[word] = value
         return value
-
-
-_WordHashes = WordHashes
 
 
 def _hash_bytes(text: str, use: bytes) -> int:
@@ -136,7 +142,7 @@ def permutations(config: MinHash) -> tuple[Hashes, Hashes]:
     return values[::2] | np.uint64(1), values[1::2]
 
 
-def shingles(text: str, config: MinHash, word_hashes: dict[str, int] | None = None) -> Hashes:
+def shingles(text: str, config: MinHash, word_hashes: WordHashes | None = None) -> Hashes:
     """The hashed shingles of a text in their order, repetitions included; at least one.
 
     A text of fewer than `shingle_words` words has one shingle: all its words. A text without any word has one
@@ -152,18 +158,18 @@ def shingles(text: str, config: MinHash, word_hashes: dict[str, int] | None = No
     return _combine([hashes[offset : offset + num_shingles] for offset in range(width)])
 
 
-def signatures(texts: Sequence[str], config: MinHash) -> Hashes:
+def signatures(texts: Sequence[str], config: MinHash, word_hashes: WordHashes | None = None) -> Hashes:
     """Signatures of shape (texts, num_hashes): per permutation the smallest value that any shingle of a text takes.
 
-    Memory beyond the result: the distinct words of `texts`, and a chunk of shingles or the longest text's.
+    `word_hashes` may serve several calls. Memory beyond it and the result: a chunk of shingles, or the longest text's.
     """
     factors, summands = permutations(config)
-    word_hashes = WordHashes()
+    lookup = WordHashes() if word_hashes is None else word_hashes
     result = np.empty((len(texts), config.num_hashes), dtype=np.uint64)
     chunk: list[Hashes] = []
     num_pending = 0
     for row, text in enumerate(texts):
-        chunk.append(shingles(text, config, word_hashes))
+        chunk.append(shingles(text, config, lookup))
         num_pending += len(chunk[-1])
         if num_pending >= SHINGLES_PER_CHUNK or row == len(texts) - 1:
             _minima(chunk, factors, summands, out=result[row + 1 - len(chunk) : row + 1])

@@ -40,7 +40,10 @@ class CurationRecipe(Configuration):
     toxicity_rules: tuple[AnyRule, ...] = (Toxicity(), WordList())
     deduplication: Deduplication = Deduplication()
     num_buckets: int = Field(
-        default=16, ge=1, le=4096, multiple_of=1, description="parts of a version; a power of two, fixed for a corpus"
+        default=16,
+        ge=1,
+        le=4096,
+        description="parts of a version: a power of two, fixed for a corpus; best the root of (documents / 200)",
     )
     shard_records: int = Field(default=128, ge=1, le=100_000, description="records a worker takes at a time")
     shard_bytes: int = Field(default=128 << 20, ge=1 << 20, description="bytes a worker takes at a time, uncompressed")

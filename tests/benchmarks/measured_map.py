@@ -17,7 +17,7 @@ from tasks.ports import ShardError
 T = TypeVar("T")
 R = TypeVar("R")
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_STATUS, _CLEAR, _IO = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/self/io")
 
 
 def forget_peak_memory() -> None:
@@ -31,6 +31,12 @@ def peak_memory_bytes() -> int:
     return int(line.split()[1]) << 10
 
 
+def moved_bytes() -> tuple[int, int]:
+    """What this process has read and written so far through system calls; pages of mapped files are not among it."""
+    counts = dict(line.split(": ") for line in _IO.read_text().splitlines())
+    return int(counts["rchar"]), int(counts["wchar"])
+
+
 @dataclass
 class StageCost:
     """Sums over the shards of one stage that are done; `wall_s` is the time during which the stage ran."""
@@ -41,10 +47,14 @@ class StageCost:
     longest_s: float = 0.0
     peak_bytes: int = 0
     """Of the one process that used most."""
+    read_bytes: int = 0
+    written_bytes: int = 0
 
     def add(self, other: StageCost) -> None:
         self.shards += other.shards
         self.cpu_s += other.cpu_s
+        self.read_bytes += other.read_bytes
+        self.written_bytes += other.written_bytes
         self.longest_s = max(self.longest_s, other.longest_s)
         self.peak_bytes = max(self.peak_bytes, other.peak_bytes)
 
@@ -55,10 +65,12 @@ class _Measured:
 
     def __call__(self, item: Any) -> tuple[Any, StageCost]:
         forget_peak_memory()
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu, (read, written) = time.perf_counter(), time.process_time(), moved_bytes()
         result = self.function(item)
         cost = StageCost(1, cpu_s=time.process_time() - cpu, longest_s=time.perf_counter() - wall)
         cost.peak_bytes = peak_memory_bytes()
+        now_read, now_written = moved_bytes()
+        cost.read_bytes, cost.written_bytes = now_read - read, now_written - written
         return result, cost
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from tasks.atomic import write_json
 from tasks.dedup.config import Deduplication
 from tasks.deduplicate import deduplicate
+from tasks.refresh import Refresh
 from tests.benchmarks.made_version import MODULES, deduplicated, gathered, gathered_signatures, planned
 from tests.benchmarks.measured_map import MeasuredMap, StageCost, forget_peak_memory, peak_memory_bytes
 
@@ -42,6 +43,8 @@ class Measurement:
     path: Path
     num_documents: int
     num_buckets: int
+    fingerprint: str
+    """Of the last stage, and so of the code of all."""
     costs: dict[str, StageCost] = field(default_factory=dict)
     stage_bytes: dict[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
@@ -51,13 +54,19 @@ class Measurement:
     is_done: bool = False
 
     @classmethod
-    def at(cls, path: Path, num_documents: int, num_buckets: int) -> Measurement:
-        """As it was left there, or from the beginning."""
+    def at(cls, path: Path, num_documents: int, num_buckets: int, fingerprint: str) -> Measurement:
+        """As it was left there, or from the beginning: costs of another program or size are not added to."""
+        empty = cls(path, num_documents, num_buckets, fingerprint)
         if not path.exists():
-            return cls(path, num_documents, num_buckets)
+            return empty
         found: dict[str, Any] = json.loads(path.read_bytes())
-        if (found["num_documents"], found["num_buckets"]) != (num_documents, num_buckets):
-            raise SystemExit(f"{path} holds another size; remove it and its folder, or choose another --store")
+        if (found["num_documents"], found["num_buckets"], found["fingerprint"]) != (
+            num_documents,
+            num_buckets,
+            fingerprint,
+        ):
+            print(f"{path.name} is of another size or program: measured anew", flush=True)
+            return empty
         costs = {name: StageCost(**cost) for name, cost in found.pop("costs").items()}
         return cls(**{**found, "path": path, "costs": costs})
 
@@ -68,15 +77,10 @@ class Measurement:
     def cpu_s(self) -> float:
         return sum(cost.cpu_s for cost in self.costs.values()) + self.driver_cpu_s
 
-    @property
-    def peak_bytes(self) -> int:
-        return max([self.driver_peak_bytes, *(cost.peak_bytes for cost in self.costs.values())])
 
-
-def measure(measurement: Measurement, store: Path, *, with_texts: bool) -> None:
+def measure(measurement: Measurement, refresh: Refresh) -> None:
     """Run one size to its end, from where it is."""
-    config = Deduplication() if with_texts else Deduplication(min_jaccard=0)
-    refresh = planned(store, measurement.num_buckets, config)
+    with_texts = refresh.recipe.deduplication.min_jaccard > 0
     with MeasuredMap(NUM_WORKERS, MODULES, on_progress=Notes("input: ")) as making:
         make = gathered if with_texts else gathered_signatures
         documents = make(refresh, measurement.num_documents, making)
@@ -125,25 +129,25 @@ class Notes:
 
 
 def show(measurement: Measurement) -> None:
-    """One line a stage; the driver's is what it does beside waiting for shards."""
-    num_documents, total_bytes = measurement.num_documents, sum(measurement.stage_bytes.values())
+    """One line a stage; the driver's is what it does beside waiting for shards. Bytes are read, written, and left."""
+    num_documents = measurement.num_documents
     print(f"{num_documents:,} documents, {measurement.num_buckets} buckets: {measurement.counts}")
-    print(
-        f"  {'stage':12}{'shards':>8}{'wall s':>10}{'CPU s':>10}{'us/document':>13}{'peak MB':>9}{'bytes/document':>16}"
-    )
-
-    def line(name: str, shards: int, wall_s: float, cpu_s: float, peak_bytes: int, written_bytes: int) -> None:
-        per_document = (
-            f"{cpu_s / num_documents * 1e6:13.1f}{peak_bytes / 1e6:9.0f}{written_bytes / num_documents:16.0f}"
+    print("  stage         shards    wall s     CPU s  longest s  CPU us/doc  peak MB  read B/doc  written  left")
+    costs, of_driver = measurement.costs, StageCost(cpu_s=measurement.driver_cpu_s)
+    of_driver.peak_bytes = measurement.driver_peak_bytes
+    of_driver.wall_s = measurement.wall_s - sum(cost.wall_s for cost in costs.values())
+    of_all = StageCost()
+    for name, cost in {**costs, "driver": of_driver, "all": of_all}.items():
+        if cost is not of_all:
+            of_all.add(cost)
+            of_all.wall_s += cost.wall_s
+        left = sum(measurement.stage_bytes.values()) if cost is of_all else measurement.stage_bytes.get(name, 0)
+        print(
+            f"  {name:12}{cost.shards:8}{cost.wall_s:10.1f}{cost.cpu_s:10.1f}{cost.longest_s:11.1f}"
+            f"{cost.cpu_s / num_documents * 1e6:12.1f}{cost.peak_bytes / 1e6:9.0f}"
+            f"{cost.read_bytes / num_documents:12.0f}{cost.written_bytes / num_documents:9.0f}"
+            f"{left / num_documents:6.0f}"
         )
-        print(f"  {name:12}{shards:8}{wall_s:10.1f}{cpu_s:10.1f}{per_document}")
-
-    for name, cost in measurement.costs.items():
-        line(name, cost.shards, cost.wall_s, cost.cpu_s, cost.peak_bytes, measurement.stage_bytes[name])
-    shards_s = sum(cost.wall_s for cost in measurement.costs.values())
-    driver_s = measurement.wall_s - shards_s
-    line("driver", 0, driver_s, measurement.driver_cpu_s, measurement.driver_peak_bytes, 0)
-    line("all", 0, measurement.wall_s, measurement.cpu_s, measurement.peak_bytes, total_bytes)
 
 
 def flatness(measurements: list[Measurement]) -> str:
@@ -171,17 +175,24 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave the stores there")
     arguments = parser.parse_args()
     arguments.store.mkdir(parents=True, exist_ok=True)
-    for kind, wanted in (("documents", arguments.documents), ("signatures", arguments.signatures)):
+    for kind, wanted, config in (
+        ("documents", arguments.documents, Deduplication()),
+        ("signatures", arguments.signatures, Deduplication(min_jaccard=0)),
+    ):
         measurements = []
         for size in wanted:
             num_buckets = arguments.num_buckets or num_buckets_for(size)
             turns = []
             for turn in range(NUM_TURNS if size <= SMALL else 1):
                 store = arguments.store / f"{kind}-{size}-{turn}"
-                measurement = Measurement.at(store.with_suffix(".json"), size, num_buckets)
+                refresh = planned(store, num_buckets, config)
+                fingerprint = refresh.stages["settle"].fingerprint
+                measurement = Measurement.at(store.with_suffix(".json"), size, num_buckets, fingerprint)
                 if not measurement.is_done:
                     print(f"{store.name}:", flush=True)
-                    measure(measurement, store, with_texts=kind == "documents")
+                    if not measurement.costs:
+                        shutil.rmtree(store, ignore_errors=True)
+                    measure(measurement, planned(store, num_buckets, config))
                 if not arguments.keep:
                     shutil.rmtree(store, ignore_errors=True)
                 turns.append(measurement)

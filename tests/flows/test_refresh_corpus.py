@@ -18,6 +18,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.parameters import Curation, Execution, Input, PipelineParameters, RefreshParameters
 from flows.pipeline import pipeline
 from flows.refresh_corpus import refresh_corpus
+from infra import tracking_client
 from infra.settings import environment
 from tasks.store import Store
 from tests.data.prose import write_jsonl
@@ -96,3 +97,28 @@ def test_a_dry_run_of_the_pipeline_estimates_its_parts(store: Store, tmp_path: P
     assert estimates["refresh"]["new_files"] == 1
     assert estimates["pretrain"]["parameters"] > 500_000 and estimates["pretrain"]["num_steps"] > 0
     assert files(store) == before and not ray.is_initialized()
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(600)
+def test_a_second_refresh_shows_what_has_changed(store: Store, tmp_path: Path) -> None:
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    rows = write_jsonl(tmp_path / "rows.jsonl", 30).read_text().splitlines(keepends=True)
+    (watched / "1.jsonl").write_text("".join(rows[:20]))
+    first = refresh_corpus(refresh(watched))
+    _, artifacts = last_run()
+    assert {"corpus-card", "samples", "funnel"} <= set(artifacts) and "changes" not in artifacts
+    (watched / "2.jsonl").write_text("".join(rows[20:]))
+    second = refresh_corpus(refresh(watched))
+    _, artifacts = last_run()
+    assert (first["corpus"], second["corpus"], second["new_files"]) == ("web@1", "web@2", 1)
+    assert "web@1 to web@2" in artifacts["changes"] and "onto web@1" in artifacts["corpus-card"]
+    assert store.corpus_manifest("web@2")["base"] == 1
+    client = tracking_client.client(store)
+    figures = client.get_run(second["mlflow_run_id"]).data.metrics
+    assert figures["changes.added"] == second["documents_kept"] - first["documents_kept"] == 10
+    assert figures["parts_linked"] + figures["parts_written"] == 6 * 16
+    assert {"changes.md", "corpus_card.md"} <= {file.path for file in client.list_artifacts(second["mlflow_run_id"])}
+    third = refresh_corpus(refresh(watched))
+    assert (third["corpus"], third["changed"]) == ("web@2", False)

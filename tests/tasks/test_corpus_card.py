@@ -24,7 +24,7 @@ from tasks.corpus_card import (
     samples_markdown,
 )
 from tasks.stages import StageOutput
-from tests.data.prose import corpus_members, page, prose, warc_record
+from tests.data.prose import corpus_members, page, prose, warc_record, write_jsonl
 from tests.tasks.rendering import harmful_tags
 from tests.tasks.test_curation import refresh_in_process, rows
 
@@ -144,6 +144,12 @@ def test_the_card_holds_what_the_version_holds(
     assert f"{manifest['estimated_tokens']:,}" in card
     assert r"min\_words=50" in card
     assert "licences" in card and "pages" in card
+
+
+def test_a_version_without_duplicates_has_a_card(tmp_path: Path) -> None:
+    path, manifest, _ = refresh_in_process(tmp_path / "store", write_jsonl(tmp_path / "rows.jsonl", 3))
+    assert manifest["documents_kept"] == 3 and largest_clusters(path, manifest) == ()
+    assert "Every document stands for itself alone." in corpus_card(path, manifest)
 
 
 def test_the_summary_of_the_ledger_adds_up(refreshed: tuple[Path, dict[str, Any], dict[str, StageOutput]]) -> None:

@@ -13,12 +13,12 @@ import pytest
 
 from tasks import curation
 from tasks.ports import InProcessMap, ShardError
-from tasks.publish import corpus_digest
 from tasks.recipes.curation import CurationRecipe, fineweb, resolve_curation_recipe
 from tasks.refresh import Refresh
 from tasks.settle import LedgerError
 from tasks.stages import StageOutput
 from tasks.store import Store
+from tasks.version_facts import corpus_digest
 from tests.data.prose import corpus_members, page, prose, warc_record, write_warc
 
 NUM_PAGES = 44

@@ -22,7 +22,7 @@ from tasks.read.limits import ReadLimits
 from tasks.recipes.pretraining import resolve_pretrain_recipe
 from tasks.refresh import Refresh
 from tasks.refresh_stages import SCREENING
-from tasks.sources import EMBEDDED
+from tasks.source_names import EMBEDDED
 from tasks.stages import stage_directory
 from tasks.store import Store
 from tests.data.prose import corpus_members

@@ -221,18 +221,19 @@ def test_token_shards_of_kept_versions_and_of_models_stay(store: Store) -> None:
     assert kept["tokens/of-web"] == "made of web@1" and kept["tokens/of-model"] == "model m@1 was trained on it"
 
 
-def test_a_tokenizer_and_its_shards_stay_with_their_corpus(store: Store) -> None:
+def test_work_on_token_shards_goes_once_they_are_published_and_tokenizers_stay(store: Store) -> None:
     version(store, "web", 1, shards=["a"])
-    for digest, name in (("digest of web@1", "kept"), ("gone", "old")):
-        for stage, identity, after in (("tokenizer", {"corpus": digest}, ""), ("tokens", {}, fingerprint(name))):
-            own = fingerprint(name if stage == "tokenizer" else f"{name} tokens")
-            folder = store.work / stage / own[:20]
-            folder.mkdir(parents=True)
-            body = {"schema_version": SCHEMA_VERSION, "fingerprint": own, "shards": [], "identity": identity}
-            write_json(folder / "manifest.json", body | {"after": after})
-            aged(folder, 30)
-    gone, _ = paths(planned(store), store)
-    assert gone == {f"work/tokenizer/{fingerprint('old')[:20]}", f"work/tokens/{fingerprint('old tokens')[:20]}"}
+    folder = store.work / "tokens" / ("0" * 20)
+    folder.mkdir(parents=True)
+    body = {"schema_version": SCHEMA_VERSION, "fingerprint": "0" * 64, "shards": ["shards/" + "1" * 20], "identity": {}}
+    write_json(folder / "manifest.json", body)
+    (store.work / "tokens" / "shards" / ("1" * 20)).mkdir(parents=True)
+    (store.root / "tokenizers" / "web" / "c" / "1").mkdir(parents=True)
+    for path in (store.work / "tokens", store.root / "tokenizers"):
+        aged(path, 30)
+    gone, kept = paths(planned(store), store)
+    assert gone == {f"work/tokens/{'0' * 20}", f"work/tokens/shards/{'1' * 20}"}
+    assert not any(path.startswith("tokenizers") for path in kept)  # never even looked at
 
 
 def test_a_collected_source_stays_with_the_version_that_was_read_from_it(store: Store) -> None:

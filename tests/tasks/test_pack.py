@@ -1,6 +1,8 @@
 """Token shards: nothing lost, nothing added, and every token knows its document."""
 
+import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.pack import SPLITS, BucketReport, TokenShards, token_dtype, tokenize_bucket, write_token_manifest
+import tasks.pack
+from tasks.pack import (
+    SPLITS,
+    BucketReport,
+    TokenShards,
+    rows_sha256,
+    token_dtype,
+    tokenize_bucket,
+    write_token_manifest,
+)
 from tasks.tokenizer import (
     END_OF_TEXT_ID,
     HeldOutSplit,
@@ -145,6 +156,39 @@ def test_the_digest_follows_the_content(tmp_path: Path, tokenizer_file: Path):
     assert digest("c", changed) != digest("d", BUCKETS)
 
 
+def test_the_digest_is_of_the_content_alone(tmp_path: Path, tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch):
+    plain = publish(tmp_path, BUCKETS, tokenizer_file)
+    reports = []
+    for number in range(len(BUCKETS)):
+        file = tmp_path / "documents" / f"bucket-{number:03d}.parquet"
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        reports.append(tokenize_bucket(file, tokenizer_file, tmp_path / "other", split=SPLIT, documents_sha256=sha256))
+    monkeypatch.setattr(tasks.pack, "code_version", lambda *modules: "other code")
+    write_token_manifest(
+        tmp_path / "other", reports, tokenizer_file=tokenizer_file, corpus_digest="c0ffee", split=SPLIT
+    )
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (plain, tmp_path / "other")]
+    assert manifests[0]["digest"] == manifests[1]["digest"]
+    assert manifests[0]["packing"] != manifests[1]["packing"]
+    assert [bucket["documents_sha256"] for bucket in manifests[0]["buckets"]] == [""] * len(BUCKETS)
+    assert [bucket["documents_sha256"] for bucket in manifests[1]["buckets"]] == [r.documents_sha256 for r in reports]
+
+
+def test_documents_that_are_not_what_was_published_are_refused(tmp_path: Path, tokenizer_file: Path):
+    file = write_bucket(tmp_path / "bucket-000.parquet", BUCKETS[0])
+    with pytest.raises(ValueError, match=r"bucket-000\.parquet is damaged: it is not what its version's manifest"):
+        tokenize_bucket(file, tokenizer_file, tmp_path / "tokens", split=SPLIT, documents_sha256="0" * 64)
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_the_exceptions_in_a_bucket_are_reported(tmp_path: Path, tokenizer_file: Path):
+    file = write_bucket(tmp_path / "bucket-000.parquet", BUCKETS[0])
+    split = HeldOutSplit(fraction=0.3, always_held_out=("elsewhere", "003"), always_train=("001",))
+    report = tokenize_bucket(file, tokenizer_file, tmp_path / "tokens", split=split)
+    assert report.exceptions == ("001", "003")
+    assert BucketReport.of(json.loads(json.dumps(asdict(report)))) == report
+
+
 def test_files_are_plain_little_endian_ids(tmp_path: Path, tokenizer_file: Path):
     tokens_dir = publish(tmp_path, [{"a": "x", "b": "y"}, BUCKETS[0]], tokenizer_file)
     shards = TokenShards(tokens_dir)
@@ -208,3 +252,12 @@ def test_one_report_per_bucket(tmp_path: Path, tokenizer_file: Path):
             write_token_manifest(tmp_path, reports, tokenizer_file=tokenizer_file, corpus_digest="", split=SPLIT)
     assert isinstance(report, BucketReport)
     assert sum(part.num_documents for part in report.splits.values()) == len(BUCKETS[0])
+
+
+def test_the_rows_digest_needs_no_text(tmp_path: Path, tokenizer_file: Path):
+    file = write_bucket(tmp_path / "bucket-000.parquet", BUCKETS[0])
+    report = tokenize_bucket(file, tokenizer_file, tmp_path, split=SPLIT)
+    table = pq.read_table(file)
+    texts = [hashlib.sha256(text.encode()).hexdigest() for text in table["text"].to_pylist()]
+    pq.write_table(table.drop_columns("text").append_column("text_sha256", pa.array(texts)), file)
+    assert rows_sha256(file) == report.rows_sha256

@@ -15,6 +15,7 @@ from tasks.bucket import buckets
 from tasks.dedup.index import INDEX_FILE, KEYS_FILE
 from tasks.publish import publish_version
 from tasks.refresh import Refresh
+from tasks.remote import TakenError
 from tasks.screen import DOCUMENTS_FILE, EDITS_FILE, LEDGER_FILE
 from tasks.seal import SealBucket, seal_bucket
 from tasks.settle import ORIGINALS_FILE, LedgerError
@@ -53,11 +54,22 @@ def test_text_is_counted_in_bytes_and_a_token_is_four(tmp_path: Path) -> None:
     low, middle, high = (f"{digits:032x}-0" for digits in (1, 2, 2**127))
     versions = ({low: "ä" * 5, high: "b" * 93}, {low: "c"}, {low: "c", middle: "d" * 99})
     store, manifests = Store.open(tmp_path / "store"), []
-    for index, texts in enumerate(versions):
-        manifests.append(publish_version(store, "small", sealed(tmp_path / str(index), texts), {})[1])
+    for version, texts in enumerate(versions, start=1):
+        manifests.append(publish_version(store, "small", version, sealed(tmp_path / str(version), texts), {})[1])
     assert [manifest["text_bytes"] for manifest in manifests] == [103, 1, 100]
     assert [manifest["estimated_tokens"] for manifest in manifests] == [25, 0, 25]
     assert [manifest["new_estimated_tokens"] for manifest in manifests] == [25, 0, 25]
+
+
+def test_a_version_that_another_machine_has_published_is_not_published_over(tmp_path: Path) -> None:
+    """What was planned onto version 1 lacks what that machine's version 2 has brought."""
+    remote = f"memory://{tmp_path.name}"
+    here, there = (Store.open(tmp_path / name, remote) for name in ("here", "there"))
+    for store, version in ((here, 1), (there, 2)):
+        publish_version(store, "small", version, sealed(tmp_path / str(version), {f"{version:032x}-0": "text"}), {})
+    with pytest.raises(TakenError, match="small@2 has been published by another machine meanwhile: run the same again"):
+        publish_version(here, "small", 2, sealed(tmp_path / "again", {f"{3:032x}-0": "text"}), {})
+    assert [path.name for path in (here.corpora / "small").iterdir()] == ["1"]
 
 
 def test_documents_that_are_not_the_kept_ledger_rows_are_a_fault(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tasks.refresh import Refresh
 from tasks.refresh_stages import SCREENING
 from tasks.stages import StageOutput
 from tasks.store import Store
+from tasks.tombstones import TombstoneRule, Tombstones
 from tests.data.prose import corpus_members, page, prose, warc_record
 from tests.tasks.test_curation import refresh_in_process, rows, small_recipe
 
@@ -107,7 +108,7 @@ def test_the_version_does_not_show_in_which_order_its_files_came(
     order: list[tuple[int, ...]], outside: tuple[Path, list[Path], dict[str, Any], str], tmp_path: Path
 ) -> None:
     root, files, expected, digest = outside
-    away = tmp_path / "away"
+    away, name = tmp_path / "away", f"order-{ARRIVALS.index(order)}"  # each of its own, in a store that has the shards
     away.mkdir()
     for file in files:
         file.rename(away / file.name)
@@ -115,7 +116,7 @@ def test_the_version_does_not_show_in_which_order_its_files_came(
         for version, arriving in enumerate(order, 1):
             for index in arriving:
                 (away / files[index].name).rename(files[index])
-            path, manifest, _ = refresh_in_process(tmp_path / "store", root / "watched")
+            path, manifest, _ = refresh_in_process(root / "store", root / "watched", name=name)
             assert manifest["version"] == version
             assert manifest["new_inputs"] == sorted(str(files[index]) for index in arriving)
     finally:
@@ -337,3 +338,25 @@ def test_two_corpora_share_the_shards_of_a_file(watched: Path, tmp_path: Path) -
     assert {name: output.reused_shards for name, output in outputs.items() if name in SCREENING} == dict.fromkeys(
         SCREENING, len(outputs["read"].shards) - 1
     ) | {"inventory": 1}
+
+
+def test_what_was_taken_down_does_not_come_back_built_onto_or_made_again(watched: Path, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    victim = rows(store.corpus("small@1"), "documents")[0]
+    rule = TombstoneRule(kind="document", value=victim["document_id"])
+    takedown = Refresh.takedown(store, "small", Tombstones(rules=(rule,)), {victim["document_id"]: "cluster"})
+    assert takedown.version == 2
+    curation.make_version(takedown, InProcessMap())
+    copy = member("https://mirror.example/copy", page(victim["text"]))
+    (watched / "two.warc.gz").write_bytes(copy)
+    digests = set()
+    for recipe, replace in (
+        (small_recipe(), False),
+        (small_recipe(toxicity_rules=()), False),
+        (small_recipe(num_buckets=8), True),
+    ):
+        path, manifest, _ = refresh_in_process(store.root, watched, recipe, replace=replace)
+        assert manifest["removed"]["takedown"] == {"taken_down": 1, "taken_down_copy": 1}
+        assert victim["text"] not in {document["text"] for document in rows(path, "documents")}
+        digests.add(manifest["digest"])
+    assert len(digests) == 1

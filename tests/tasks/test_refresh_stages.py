@@ -32,7 +32,7 @@ def test_the_stages_are_in_the_order_in_which_they_run() -> None:
     [
         ({"reading__max_page_bytes": "5000"}, "inventory"),
         ({"extraction__max_depth": "100"}, "extract"),
-        ({"url_filter__blocked_words": "false"}, "extract"),
+        ({"url_filter__soft_word_threshold": "3"}, "extract"),
         ({"language__languages": '["en", "de"]'}, "language"),
         ({"gopher_quality__min_words": "30"}, "quality"),
         ({"toxicity__max_toxicity": "0.9"}, "toxicity"),

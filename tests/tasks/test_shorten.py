@@ -1,4 +1,4 @@
-"""Paragraphs that stand in an earlier document, through the whole chain: out of texts, into ledger, edits, originals."""
+"""Paragraphs that an earlier document has, through the whole chain: texts, ledger, edits, originals."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_reports_add_up_and_a_second_run_recomputes_nothing(tmp_path: Path) -> N
     stage, shard_map = Stage("demo", {"a": 1}), CountingMap()
     calls: list[tuple[int, int, int]] = []
 
-    def progress(_: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
+    def progress(stage: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
         calls.append((done, total, records))
 
     first = run_stage(stage, tmp_path, shard_map, _write, [3, 4], progress=progress)
@@ -113,7 +113,7 @@ def _inputs(*items: int) -> list[dict[str, int]]:
 def test_a_shard_is_found_again_by_what_went_into_it(tmp_path: Path) -> None:
     shard_map, seen = CountingMap(), []
 
-    def progress(_: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
+    def progress(stage: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
         seen.append((done, total, records))
 
     first = run_stage(Stage("demo", {}, after="x"), tmp_path, shard_map, _write, [3, 4], inputs=_inputs(3, 4))

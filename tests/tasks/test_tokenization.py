@@ -74,13 +74,20 @@ def test_one_changed_document_has_one_bucket_packed(tmp_path: Path, recipe: Pret
     first = tokenize(store, make_corpus(store, 1), recipe, InProcessMap())
     shutil.rmtree(store.work)
     shards = CountingMap()
-    told: list[str] = []
+    told: list[Any] = []
     second = tokenize(
-        store, make_corpus(store, 2, NEXT_TEXTS), recipe, shards, lambda *_, **named: told.append(named.get("note", ""))
+        store,
+        make_corpus(store, 2, NEXT_TEXTS),
+        recipe,
+        shards,
+        lambda *values, **named: told.append((*values, named.get("note", ""))),
     )
     assert shards.ran == {"tokens": 1}
     assert (second.num_linked, second.num_packed) == (NUM_BUCKETS - 1, 1)
-    assert told[-1] == f"{NUM_BUCKETS - 1} buckets linked, 1 packed"
+    assert told[1:] == [
+        ("tokens", NUM_BUCKETS - 1, NUM_BUCKETS, ""),
+        ("tokens", NUM_BUCKETS, NUM_BUCKETS, "3 buckets linked, 1 packed"),
+    ]
     linked = {name for name in content(second.folder) if name.startswith(("bucket-001", "bucket-002", "bucket-003"))}
     assert len(linked) == 12
     assert shared_files(first.folder, second.folder) == {*linked, TOKENIZER_FILE}
@@ -99,6 +106,19 @@ def test_a_version_of_the_same_documents_is_linked_without_any_work(tmp_path: Pa
     fourth = tokenize(store, make_corpus(store, 4, mixed), recipe, IdleMap())  # from three folders together
     assert (fourth.num_linked, fourth.num_packed) == (NUM_BUCKETS, 0)
     TokenShards(fourth.folder, "train").verify()
+
+
+def test_what_is_no_part_of_the_tokens_may_change(tmp_path: Path, recipe: PretrainRecipe) -> None:
+    """A new copy of a kept document changes its cluster's size, hence the file, and nothing that is packed."""
+    store = Store.open(tmp_path / "store")
+    first = tokenize(store, make_corpus(store, 1), recipe, InProcessMap())
+    shutil.rmtree(store.work)
+    second = tokenize(store, make_corpus(store, 2, NEXT_TEXTS, cluster_size=2), recipe, InProcessMap())
+    assert (second.num_linked, second.num_packed) == (NUM_BUCKETS - 1, 1)
+    assert len(shared_files(first.folder, second.folder)) == 4 * (NUM_BUCKETS - 1) + 1
+    assert content(second.folder) == from_scratch(tmp_path / "fresh", store, 2, recipe)
+    third = tokenize(store, make_corpus(store, 3, {**NEXT_TEXTS, "0f": "new"}, cluster_size=2), recipe, InProcessMap())
+    assert (third.num_linked, third.num_packed) == (NUM_BUCKETS - 1, 1)
 
 
 def test_nothing_is_linked_that_would_be_packed_otherwise(

@@ -22,7 +22,9 @@ from tasks.tokenizer import (
     UNKNOWN_ID,
     HeldOutSplit,
     TokenizerConfig,
+    bucket_split,
     corpus_cluster_ids,
+    corpus_files,
     encodable,
     is_held_out,
     load_tokenizer,
@@ -75,6 +77,21 @@ class TestSplit:
         assert split_documents(ids, 1e-9) == HeldOutSplit(fraction=1e-9, always_held_out=(by_hash[0],))
         assert split_documents(ids, 1 - 1e-9) == HeldOutSplit(fraction=1 - 1e-9, always_train=(by_hash[-1],))
         assert split_documents(ids, 0.5) == HeldOutSplit(fraction=0.5)
+
+    def test_reads_on_until_both_sides_have_one(self):
+        one, other = sorted((f"c{number}" for number in range(9)), key=shares_by_definition)[:9:8]
+        ids = iter([one, other, "unread"])
+        assert split_documents(ids, 0.5) == HeldOutSplit(fraction=0.5)
+        assert list(ids) == ["unread"]
+
+    def test_a_bucket_knows_its_own_exceptions_alone(self, tmp_path: Path):
+        corpus = write_corpus(tmp_path / "corpus", [[("d1", "a", "x"), ("d2", "b", "y")], [("d3", "c", "z")], []])
+        split = HeldOutSplit(fraction=0.5, always_held_out=("c", "gone"), always_train=("b",))
+        assert [bucket_split(file, split) for file in corpus_files(corpus)] == [
+            HeldOutSplit(fraction=0.5, always_train=("b",)),
+            HeldOutSplit(fraction=0.5, always_held_out=("c",)),
+            HeldOutSplit(fraction=0.5),
+        ]
 
     @pytest.mark.parametrize(("ids", "found"), [([], "0"), (["one"], "1"), (["one", "one"], "1")])
     def test_too_small_a_corpus_is_refused(self, ids, found):

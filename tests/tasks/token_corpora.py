@@ -26,8 +26,10 @@ TEXTS: Mapping[str, str] = {
 """By document id, whose first digit is the bucket."""
 
 
-def make_corpus(store: Store, version: int = 1, texts: Mapping[str, str] = TEXTS, name: str = "small") -> Path:
-    """A version with these documents, each its own cluster."""
+def make_corpus(
+    store: Store, version: int = 1, texts: Mapping[str, str] = TEXTS, name: str = "small", cluster_size: int = 1
+) -> Path:
+    """A version with these documents, each a cluster of its own, with copies that are gone."""
     folder = store.corpora / name / str(version)
     (folder / "documents").mkdir(parents=True)
     parts = []
@@ -39,10 +41,11 @@ def make_corpus(store: Store, version: int = 1, texts: Mapping[str, str] = TEXTS
             "url": [f"http://example.org/{document_id}" for document_id in ids],
             "source": ["test"] * len(ids),
             "text": [texts[document_id] for document_id in ids],
+            "text_sha256": [hashlib.sha256(texts[document_id].encode()).hexdigest() for document_id in ids],
         }
         part = folder / "documents" / f"bucket-{bucket:03d}.parquet"
-        schema = pa.schema([(column, pa.string()) for column in columns])
-        pq.write_table(pa.table(columns, schema=schema), part)
+        table = pa.table(columns, schema=pa.schema([(column, pa.string()) for column in columns]))
+        pq.write_table(table.append_column("cluster_size", pa.array([cluster_size] * len(ids), pa.int64())), part)
         parts.append({"path": f"documents/{part.name}", "sha256": hashlib.sha256(part.read_bytes()).hexdigest()})
     manifest = {"schema_version": SCHEMA_VERSION, "name": name, "version": version, "digest": digest_of(texts)}
     (folder / MANIFEST).write_text(json.dumps(manifest | {"parts": parts}))

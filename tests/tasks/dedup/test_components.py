@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components as scipy_components
 
 from tasks.dedup.components import Labels, connected_components, find_labels, touched_components
+from tasks.dedup.keys import KEY
 from tasks.ports import InProcessMap
 
 Edges = NDArray[np.int64]
@@ -135,15 +137,15 @@ class DyingMap(InProcessMap):
 def test_after_a_kill_at_any_pass_the_next_call_gives_the_same(tmp_path: Path) -> None:
     starts = np.array([0, 300, 1000])
     (tmp_path / "expected").mkdir()
-    expected, num_edges = found_components(tmp_path / "expected", CHAIN, starts.tolist(), max_edges=30)
+    expected, num_edges = found_components(tmp_path / "expected", CHAIN, starts.tolist(), max_edges=200)
     edge_files = [tmp_path / "expected" / "edges-0.npy"]
     assert len(num_edges) > 4
     for calls in range(len(num_edges) + 1):
         with pytest.raises(Killed):
-            connected_components(edge_files, starts, tmp_path / "labels", DyingMap(calls), max_edges=30)
+            connected_components(edge_files, starts, tmp_path / "labels", DyingMap(calls), max_edges=200)
         with pytest.raises(AssertionError, match="no complete labels"):
             find_labels(tmp_path / "labels")
-    connected_components(edge_files, starts, tmp_path / "labels", InProcessMap(), max_edges=30)
+    connected_components(edge_files, starts, tmp_path / "labels", InProcessMap(), max_edges=200)
     names = sorted(path.name for path in expected.directory.iterdir())
     assert names == sorted(path.name for path in (tmp_path / "labels").iterdir())
     for name in names:
@@ -161,7 +163,7 @@ def test_touched_components(graph: tuple[int, Edges], cuts: list[int], touched: 
         folder = Path(name)
         labels, _ = found_components(folder, edges, starts, max_edges=max_edges)
         files = []
-        for bucket, (first, last) in enumerate(zip(starts, starts[1:], strict=False)):
+        for bucket, (first, last) in enumerate(pairwise(starts)):
             files.append(folder / f"touched-{bucket}.npy")
             np.save(files[-1], np.array([node - first for node in nodes if first <= node < last], dtype=np.int64))
         num_components = touched_components(labels, files, np.array(starts), folder / "components.npy")
@@ -173,24 +175,63 @@ def test_touched_components(graph: tuple[int, Edges], cuts: list[int], touched: 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
 
-MEASURED = """
+WITHIN = """
 import resource, sys
 from pathlib import Path
 import numpy as np
+import scipy.sparse.csgraph
 from tasks.dedup.components import connected_components
 from tasks.dedup.edges import num_key_partitions, write_edges
 from tasks.ports import InProcessMap
 
-folder, num_keys, max_keys, max_edges = Path(sys.argv[1]), *map(int, sys.argv[2:])
-runs = sorted(folder.glob("keys-*.npy"))
+folder, held, limit_bytes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 starts = np.load(folder / "starts.npy")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-num_partitions = num_key_partitions(num_keys, max_keys)
+keys = sorted(folder.glob("keys-*.npy"))
+data_kib = next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]
+resource.setrlimit(resource.RLIMIT_DATA, (1024 * int(data_kib) + limit_bytes,) * 2)
+num_partitions = num_key_partitions(sum(len(np.load(run, mmap_mode="r")) for run in keys), held)
 edge_files = [folder / f"edges-{partition}.npy" for partition in range(num_partitions)]
-num_edges = sum(write_edges(runs, starts, i, num_partitions, path, max_keys) for i, path in enumerate(edge_files))
-after_edges = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-labels = connected_components(edge_files, starts, folder / "labels", InProcessMap(), max_edges=max_edges)
-after_components = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-components = [labels.of_range(first, first + 1000) for first in range(0, int(starts[-1]), 1000)]
-print(num_edges, after_edges - before, after_components - before, len(np.unique(np.concatenate(components))))
+for partition, path in enumerate(edge_files):
+    write_edges(keys, starts, partition, num_partitions, path, held)
+print("edges")
+labels = connected_components(edge_files, starts, folder / "labels", InProcessMap(), max_edges=held)
+components = (labels.of_range(first, first + 1000) for first in range(0, int(starts[-1]), 1000))
+print("components", sum(np.count_nonzero(of_range == 0) for of_range in components))
 """
+
+
+@pytest.mark.parametrize("held", [1 << 14, 1 << 22])
+def test_memory_of_two_million_keys_is_bounded_by_what_may_be_held(tmp_path: Path, held: int) -> None:
+    """100,000 documents have one key in common, and all others are in a chain: its components need many passes.
+
+    The limit is on what a process may allocate beyond its imports; files that are mapped are no part of it.
+    """
+    num_documents, num_buckets, num_alike = 160_000, 4, 100_000
+    rng = np.random.default_rng(1)
+    order = rng.permutation(num_documents)  # the first in it are alike, and the rest is a chain
+    nodes = [order[:num_alike], order[num_alike:-1], order[num_alike + 1 :], np.repeat(np.arange(num_documents), 12)]
+    values = rng.integers(0, 2**64, num_documents, dtype=np.uint64)
+    of_chain = values[: len(nodes[1])]
+    of_all = [
+        np.full(num_alike, 2**63, np.uint64),
+        of_chain,
+        of_chain,
+        rng.integers(0, 2**64, len(nodes[3]), np.uint64),
+    ]
+    keys, owners = np.concatenate(of_all), np.concatenate(nodes)
+    starts = np.linspace(0, num_documents, num_buckets + 1).astype(np.int64)
+    for bucket, (first, last) in enumerate(pairwise(starts.tolist())):
+        inside = (owners >= first) & (owners < last)
+        run = np.empty(np.count_nonzero(inside), dtype=KEY)
+        run["key"], run["row"] = keys[inside], owners[inside] - first
+        np.save(tmp_path / f"keys-{bucket}.npy", run[np.lexsort((run["row"], run["key"]))])
+    np.save(tmp_path / "starts.npy", starts)
+
+    arguments = [str(tmp_path), str(held), str(16 << 20)]
+    ended = subprocess.run([sys.executable, "-c", WITHIN, *arguments], capture_output=True, text=True)
+    if held == 1 << 22:  # all at once: what the limit is for
+        assert "MemoryError" in ended.stderr
+        return
+    assert ended.stderr == ""
+    size_of_first = num_alike if 0 in nodes[0] else num_documents - num_alike
+    assert ended.stdout.split() == ["edges", "components", str(size_of_first)]

@@ -12,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.dedup.signature import SHINGLES_PER_CHUNK, MinHash, bands, estimated_jaccard, shingles, signatures, words
+from tasks.dedup import signature
+from tasks.dedup.signature import (
+    SHINGLES_PER_CHUNK,
+    MinHash,
+    WordHashes,
+    bands,
+    estimated_jaccard,
+    mix,
+    shingles,
+    signatures,
+    words,
+)
 
 FINEWEB = MinHash()
 SMALL = MinHash(num_bands=3, rows_per_band=2, shingle_words=2, seed=7)
@@ -71,6 +82,11 @@ def naive_mix(x: int) -> int:
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
     return x ^ (x >> 31)
+
+
+@given(st.integers(0, MASK))
+def test_mix(value: int) -> None:
+    assert mix(np.array([value], dtype=np.uint64)).tolist() == [naive_mix(value)]
 
 
 def naive_combine(values: list[int]) -> int:
@@ -167,6 +183,20 @@ def test_chunk_borders_do_not_show() -> None:
     together = signatures(long, FINEWEB)
     apart = np.concatenate([signatures([text], FINEWEB) for text in long])
     assert np.array_equal(together, apart)
+
+
+def test_word_hashes_may_be_shared_and_do_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"the word{number} is word{number % 7} of the many" for number in range(50)]
+    expected = signatures(texts, SMALL)
+    for limit in (1, 10, 1000):
+        monkeypatch.setattr(signature, "WORDS_AT_HAND", limit)
+        shared = WordHashes()
+        for start in range(0, 50, 13):
+            assert np.array_equal(signatures(texts[start : start + 13], SMALL, shared), expected[start : start + 13])
+            assert len(shared) <= limit
+    assert len(shared) == 54  # all of them
+    assert np.array_equal(signatures(["x" * 65], SMALL, shared), signatures(["x" * 65], SMALL))
+    assert "x" * 65 not in shared and "word49" in shared
 
 
 def test_no_texts() -> None:

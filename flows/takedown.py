@@ -30,7 +30,7 @@ from infra.settings import current_store
 from infra.tracking_client import answered
 from tasks.curation import make_version
 from tasks.manifest import read_manifest
-from tasks.purge import holds, purge_reports, purge_stage_outputs, purge_tokens, purge_versions
+from tasks.purge import holds, purge_leftovers, purge_reports, purge_stage_outputs, purge_tokens, purge_versions
 from tasks.refresh import Refresh
 from tasks.store import LIFE_LOCK, InUseError, Store
 from tasks.takedown import TakedownQuery, TakedownSearch, find_documents, newly_taken_down
@@ -79,6 +79,12 @@ class TakedownParameters(BaseModel):
     def scope(self) -> Scope:
         return "document" if self.only else "cluster"
 
+    @property
+    def what(self) -> str:
+        """What is named, in a few words."""
+        named = [*self.domains, *self.urls, *self.documents] or ["nothing"]
+        return named[0][:80] + (f" and {len(named) - 1} more" if len(named) > 1 else "")
+
 
 def check_takedown(parameters: TakedownParameters) -> TakedownQuery:
     """What can be refused before any work, as ValueError in one line; what is looked for."""
@@ -112,7 +118,7 @@ def takedown_command(store: Store, parameters: TakedownParameters) -> str:
     )
 
 
-@flow(name="takedown", flow_run_name="takedown", persist_result=False)
+@flow(name="takedown", flow_run_name="takedown {parameters.what}", persist_result=False)
 @one_line_failures
 def takedown(parameters: TakedownParameters) -> dict[str, Any] | State[dict[str, Any]]:
     """Find documents, what was made of them, and take them down.
@@ -260,6 +266,7 @@ def _purge(store: Store, audit: str, search: TakedownSearch, found: Mapping[str,
     digests = {
         digest for version in search.versions if version.reference in found["held_by"] for digest in version.digests
     }
+    purge_leftovers(store)
     purged = purge_versions(store, older, ids, audit)
     manifests = {version.reference: read_manifest(version.folder) or {} for version in older}
     return {

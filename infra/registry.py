@@ -40,8 +40,7 @@ from tasks.checkpoint import CheckpointState, copy_for_use, read_state
 from tasks.generation import TextGenerator
 from tasks.manifest import code_version
 from tasks.store import Store, checked_name
-from tasks.tokenizer import TOKENIZER_FILE
-from tasks.tokenizer import tokenizer_hash
+from tasks.tokenizer import TOKENIZER_FILE, tokenizer_hash
 
 T = TypeVar("T")
 

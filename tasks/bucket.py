@@ -7,6 +7,7 @@ corpus, and reading them in order is reading in the order of ids.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,11 @@ class Bucket:
         width = 65536 // self.num_buckets
         end = (self.index + 1) * width
         return f"{self.index * width:04x}", f"{end:04x}" if end < 65536 else "g"
+
+    def share_of(self, by_id: Mapping[str, str]) -> dict[str, str]:
+        """The entries whose ids are in this bucket."""
+        low, high = self.bounds()
+        return {record_id: value for record_id, value in by_id.items() if low <= record_id < high}
 
     def slices(self, number: int) -> tuple[tuple[str, str], ...]:
         """The bucket's bounds cut into `number` ranges of ids, which are as even as ids are: 32 bits are looked at."""

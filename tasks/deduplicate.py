@@ -6,9 +6,9 @@
     members     per bucket      documents of those components, with what it takes to compare them
     resolve     per partition   members -> decisions
 
-Each is a module of tasks/dedup, and here its place in the stages. A partition of the keys is a range of them, one of the members a share of the components. What base and new documents
-decide together is decided anew where a component holds anything new, and stays as it is elsewhere: nothing else of the
-base's texts is read.
+Each is a module of tasks/dedup, and here its place in the stages. A partition of the keys is a range of them, one of
+the members a share of the components. What base and new documents decide together is decided anew where a component
+holds anything new, and stays as it is elsewhere: nothing else of the base's texts is read.
 """
 
 from __future__ import annotations
@@ -70,16 +70,14 @@ class IndexBucket:
     """Folder of the version that is built onto."""
     carried: Path | None
     """Folder of a version of which only what was taken down is taken over."""
+    newly_taken_down: Mapping[str, str]
+    """Of the base's documents in this bucket: id to scope."""
 
 
-def index_bucket(
-    item: IndexBucket, directory: Path, *, config: Deduplication, tombstones: Tombstones, newly: Mapping[str, str]
-) -> ShardReport:
+def index_bucket(item: IndexBucket, directory: Path, *, config: Deduplication, tombstones: Tombstones) -> ShardReport:
     """Write the bucket's index, keys and touched rows; link them where the bucket is as it was in the base."""
-    low, high = item.bucket.bounds()
     documents = item.gathered / DOCUMENTS_FILE
-    flagged = {document_id: scope for document_id, scope in newly.items() if low <= document_id < high}
-    if item.base is not None and not flagged and not pq.read_metadata(documents).num_rows:
+    if item.base is not None and not item.newly_taken_down and not pq.read_metadata(documents).num_rows:
         link_file(item.base / item.bucket.part("index"), directory / INDEX_FILE)
         link_file(item.base / item.bucket.part(KEYS), directory / KEYS_FILE)
         np.save(directory / TOUCHED_FILE, np.empty(0, np.int64), allow_pickle=False)
@@ -92,7 +90,7 @@ def index_bucket(
         directory=directory,
         config=config.minhash,
         scope_of=tombstones.scope_of,
-        newly=flagged,
+        newly=item.newly_taken_down,
     )
     return ShardReport(report.num_documents, report.num_documents)
 
@@ -164,10 +162,11 @@ def deduplicate(
 
     index = run(
         stages["index"],
-        function=functools.partial(
-            index_bucket, config=config, tombstones=refresh.tombstones, newly=dict(refresh.newly_taken_down)
-        ),
-        items=[IndexBucket(bucket, shard, refresh.base_dir, refresh.carried_dir) for bucket, shard in in_buckets],
+        function=functools.partial(index_bucket, config=config, tombstones=refresh.tombstones),
+        items=[
+            IndexBucket(bucket, shard, refresh.base_dir, refresh.carried_dir, bucket.share_of(refresh.newly_taken_down))
+            for bucket, shard in in_buckets
+        ],
     )
     starts = open_index([shard / INDEX_FILE for shard in index.shards]).starts
 

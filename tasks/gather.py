@@ -129,7 +129,7 @@ def gather(
     """
     run = functools.partial(run_stage, work=refresh.store.work, shard_map=shard_map, progress=progress)
     runs = run(
-        replace(refresh.stages["gather"], name="runs"),
+        replace(refresh.stages["gather"], name="gather_runs"),
         function=run_shard,
         items=shard_groups(screened_shards(screened)),
     )

@@ -14,7 +14,7 @@ from tasks.manifest import MANIFEST, SCHEMA_VERSION
 from tasks.remote import TakenError
 from tasks.seal import NUM_LARGEST_CLUSTERS, SealBucket, read_seal
 from tasks.store import Store, checked_name
-from tasks.version_facts import BYTES_PER_TOKEN, corpus_digest, corpus_sizes  # noqa: F401
+from tasks.version_facts import BYTES_PER_TOKEN, corpus_digest
 
 
 def _largest_clusters(seals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -30,11 +30,11 @@ import pyarrow.parquet as pq
 
 from tasks.atomic import TEMPORARY_PREFIX, link_file, new_directory, write_json
 from tasks.manifest import MANIFEST, read_manifest
-from tasks.publish import BYTES_PER_TOKEN, corpus_digest
 from tasks.stages import SHARDS
 from tasks.store import Store
 from tasks.tables import LEDGER, PartWriter
 from tasks.takedown import KEPT_UNTIL_PURGED, KnownVersion, among
+from tasks.version_facts import BYTES_PER_TOKEN, corpus_digest
 
 _HOLDING = ("documents", "originals", "edits", "ledger")
 """The parts that know a document by more than its signature."""
@@ -80,19 +80,25 @@ def _purge_version(
 ) -> None:
     """`shared` holds what has been written for other versions: parts that were one file remain one."""
     changes: dict[str, pa.Table] = {}
-    removed: Counter[tuple[str, str]] = Counter()
+    was: Counter[tuple[str, str]] = Counter()
+    text_bytes = version.manifest["text_bytes"]
     for kind in _HOLDING:
         for part, share in version.parts_of(kind, ids):
             table = pq.read_table(version.folder / part["path"])
-            left, gone = _ledger_without(table, share, audit) if kind == "ledger" else _without(table, share)
-            removed += gone
+            if kind == "ledger":
+                left, states = _ledger_without(table, share, audit)
+                was += states
+            else:
+                left = _without(table, share)
             if left is not None:
                 changes[part["path"]] = left
+            if left is not None and kind == "documents":
+                text_bytes -= _text_bytes(table) - _text_bytes(left)
     if not changes:
         return
     with new_directory(_staged(store, version)) as directory:
         parts = [_written(version, part, changes, directory, shared) for part in version.manifest["parts"]]
-        manifest = _manifest(version, parts, removed, audit, directory)
+        manifest = _manifest(version, parts, was, text_bytes, audit, directory)
         write_json(directory / MANIFEST, manifest)
     for part in parts:
         before = next(one for one in version.manifest["parts"] if one["path"] == part["path"])
@@ -101,10 +107,15 @@ def _purge_version(
     _swap(_staged(store, version), version.folder)
 
 
-def _without(table: pa.Table, ids: Sequence[str]) -> tuple[pa.Table | None, Counter[tuple[str, str]]]:
+def _without(table: pa.Table, ids: Sequence[str]) -> pa.Table | None:
     """The rows of other documents; None where all are."""
     others = table.filter(~among("document_id", ids))
-    return (others if len(others) < len(table) else None), Counter()
+    return others if len(others) < len(table) else None
+
+
+def _text_bytes(table: pa.Table) -> int:
+    total: int | None = pc.sum(pc.binary_length(table["text"])).as_py()
+    return total or 0
 
 
 def _ledger_without(
@@ -156,7 +167,7 @@ def _written(
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     entry = {**part, "rows": len(table), "bytes": destination.stat().st_size, "sha256": sha256}
     if "text_bytes" in part:
-        entry["text_bytes"] = pc.sum(pc.binary_length(table["text"])).as_py() or 0
+        entry["text_bytes"] = _text_bytes(table)
     return entry
 
 
@@ -164,6 +175,7 @@ def _manifest(
     version: KnownVersion,
     parts: Sequence[Mapping[str, Any]],
     was: Counter[tuple[str, str]],
+    text_bytes: int,
     audit: str,
     directory: Path,
 ) -> dict[str, Any]:
@@ -178,7 +190,6 @@ def _manifest(
         taken_down["taken_down"] = taken_down.get("taken_down", 0) + was.total()
     removed = {stage: {reason: n for reason, n in reasons.items() if n} for stage, reasons in removed.items()}
     documents = [part for part in parts if str(part["path"]).startswith("documents/")]
-    text_bytes = sum(part["text_bytes"] for part in documents)
     changed = [
         {"path": part["path"], "sha256_before": old["sha256"], "sha256": part["sha256"]}
         for old, part in zip(before["parts"], parts, strict=True)
@@ -249,7 +260,7 @@ def finish_swaps(store: Store) -> None:
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():  # "docs-1" comes before "docs-1.before"
         name, _, number = entry.name.rpartition("-")
         place = store.corpora / name / number
-        if number.isdecimal() and (entry / MANIFEST).is_file() and not place.exists():
+        if not name.startswith(".") and number.isdecimal() and (entry / MANIFEST).is_file() and not place.exists():
             entry.rename(place)
         else:
             shutil.rmtree(entry)
@@ -319,6 +330,16 @@ def _plain_manifest(folder: Path) -> Mapping[str, Any] | None:
         return read_manifest(folder)
     except ValueError:  # of another program: its shards are looked at all the same
         return None
+
+
+def purge_leftovers(store: Store) -> None:
+    """Remove what killed writers have left anywhere in the store: nobody knows what is in it."""
+    for top in (store.corpora, store.work, store.tokens):
+        for path in sorted(top.rglob(f"{TEMPORARY_PREFIX}*")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)  # gone with a folder above it
 
 
 def purge_reports(store: Store, ids: Collection[str]) -> list[str]:

@@ -24,8 +24,14 @@ from tasks.ports import ShardMap
 from tasks.recipes.pretraining import PretrainRecipe
 from tasks.stages import Progress, Stage, no_progress, run_stage
 from tasks.store import Store
-from tasks.tokenizer import TOKENIZER_FILE
-from tasks.tokenizer import HeldOutSplit, bucket_split, corpus_cluster_ids, corpus_files, split_documents
+from tasks.tokenizer import (
+    TOKENIZER_FILE,
+    HeldOutSplit,
+    bucket_split,
+    corpus_cluster_ids,
+    corpus_files,
+    split_documents,
+)
 from tasks.tokenizer_generations import TokenizerChoice, TokenizerLine, TrainedTokenizer
 
 STAGE = "tokens"

@@ -48,8 +48,8 @@ class Scratch:
 class BandGroups:
     """For each text, the documents met so far that share a band with it.
 
-    A group is a band key that two or more texts have. Memory: 16 bytes for each text and band at most, three times
-    that while grouping, one band at a time; nothing for band keys that one text alone has.
+    A group is a band key that two or more texts have. Memory: 16 bytes for each text and each of its bands that is
+    shared, while grouping three times that, and 8 bytes for every text and band.
     """
 
     def __init__(self, signatures: Callable[[NDArray[np.int64]], Hashes], num_texts: int, config: MinHash) -> None:
@@ -94,7 +94,7 @@ class BandGroups:
 
 
 def blocks(values: NDArray[np.int64], smallest: int = 8, largest: int = 1024) -> Iterable[NDArray[np.int64]]:
-    """The distinct `values`, ascending, in slices that double in length: the first few decide, or they all pass fast."""
+    """The distinct `values`, ascending, in slices that double in length: the first few decide, or all go by fast."""
     values, first, length = np.unique(values), 0, smallest
     while first < len(values):
         yield values[first : first + length]

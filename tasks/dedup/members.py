@@ -3,7 +3,7 @@
 A member is a document that shares a key with another one, in a component that this run has touched; whoever shares no
 key is alone, is kept, and is not written (unless it is itself taken down, which is a decision, too). Members of one
 component lie in several buckets, and are decided in one place: in the partition that its number falls into. So each
-bucket's members are sorted by partition, in small row groups, of which the reader of a partition opens its own.
+bucket's members are sorted by partition, and the reader of a partition opens the row groups that are its own.
 
 Texts travel as they are. Shingles would take four times the space, and only the texts that share a band with another
 text need theirs: copies, the most common members by far, are settled by their hashes.
@@ -11,7 +11,9 @@ text need theirs: copies, the most common members by far, are settled by their h
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,8 @@ from tasks.dedup.config import Deduplication
 from tasks.dedup.index import index_schema
 from tasks.dedup.signature import Hashes, mix
 
-ROWS_PER_GROUP = 64
-"""Rows that are read in vain on either side of a partition's; 100 to 300 KB, most of it texts."""
+ROWS_PER_GROUP = 1024
+"""At most; a group has rows of one partition only."""
 
 DOCUMENTS_PER_BATCH = 256
 """Documents whose texts a reader has in memory at the same time."""
@@ -82,14 +84,12 @@ def write_members(
     column = pa.array((found.get(document_id) for document_id in members["document_id"].to_pylist()), pa.large_string())
     members = members.append_column("partition", pa.array(partitions)).append_column("text", column)
     members = members.cast(members_schema(config)).take(pa.array(np.argsort(partitions, kind="stable")))
-    pq.write_table(
-        members,
-        output_file,
-        row_group_size=ROWS_PER_GROUP,
-        compression="zstd",
-        use_dictionary=False,
-        write_statistics=["partition"],
-    )
+    starts = np.flatnonzero(np.diff(np.sort(partitions), prepend=-1))
+    with pq.ParquetWriter(
+        output_file, members.schema, compression="zstd", use_dictionary=False, write_statistics=["partition"]
+    ) as writer:
+        for first, end in pairwise([*starts.tolist(), len(members)]):
+            writer.write_table(members.slice(first, end - first), row_group_size=ROWS_PER_GROUP)
     return len(members)
 
 
@@ -133,16 +133,16 @@ class PartitionReader:
         """The rows' columns, a batch at a time; the batches are the same ones each time."""
         for path in self._files:
             with pq.ParquetFile(path) as file:
-                groups = self._row_groups(file.metadata)
-                for batch in file.iter_batches(DOCUMENTS_PER_BATCH, groups, [*columns, "partition"]):
-                    table = pa.Table.from_batches([batch])
-                    table = table.filter(pa.array(table["partition"].to_numpy() == self._partition))
-                    if len(table):
-                        yield table.select(list(columns)).replace_schema_metadata()
+                if groups := self._row_groups(file.metadata):
+                    for batch in file.iter_batches(DOCUMENTS_PER_BATCH, groups, columns):
+                        yield pa.Table.from_batches([batch]).replace_schema_metadata()
 
     def _row_groups(self, metadata: pq.FileMetaData) -> list[int]:
-        if metadata.num_rows == 0:
-            return []
         column = metadata.schema.names.index("partition")
-        bounds = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
-        return [group for group, bound in enumerate(bounds) if bound.min <= self._partition <= bound.max]
+
+        def partition_of_group(group: int) -> int:
+            return int(metadata.row_group(group).column(column).statistics.min)
+
+        groups = range(metadata.num_row_groups)
+        first = bisect_left(groups, self._partition, key=partition_of_group)
+        return list(groups[first : bisect_right(groups, self._partition, first, key=partition_of_group)])

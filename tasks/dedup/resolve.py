@@ -12,9 +12,12 @@ document is removed for one that is itself removed, so a chain of small changes 
 a function of the documents alone. Documents of other components share no key with these, so the partition is no part
 of the result.
 
-In memory: per member some 150 bytes (id, date, hashes, decision), per distinct text what `BandGroups` states; never
-texts beyond a batch. Signatures and shingles are in mapped scratch files, whose pages the system may drop. Only
-survivors are compared with, so the time grows with documents x (survivors that share a band with them).
+In memory: per member some 150 bytes (id, date, hashes, decision); per distinct text what `BandGroups` states; 84 MB at
+most for `SharedShingles` and the hashes of words; never texts beyond a batch. Signatures and shingles are in mapped
+scratch files, whose pages the system may drop.
+
+Only survivors are compared with, and of them only those that share a band and could be similar enough by the number of
+shingles that they can have in common. So copies cost one look-up each, and the pages of one template almost as little.
 """
 
 from __future__ import annotations

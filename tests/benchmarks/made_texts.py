@@ -1,12 +1,12 @@
 """Documents made from the paragraphs of real pages, as many as are wanted, with duplicates whose number is known.
 
 A document is six passages of 25 consecutive words, each cut at random from one stream of all paragraphs of the
-annotated web pages in the shared data. Whole paragraphs would do for ten thousand documents; at a million, each of the
-8,000 paragraphs would be in hundreds of documents, and the share of chance near-duplicates would grow with the size,
-which is what a test of flat cost must not have.
+annotated web pages in the shared data: 150 words, so that what a document costs can be compared between sizes. 25 words
+are the mean of those pages' paragraphs. What two documents have in common by chance is too little to make them
+candidates, at a million as well: near-duplicates are the planned ones at every size.
 
 70 % of the documents are originals. 10 % are exact copies of an original and 20 % near ones, in which one run of words,
-1 to 12 % of the text, is replaced by words from elsewhere: true Jaccard about .99 to .77 with the original. How many
+2 to 18 of the 150, is replaced by words from elsewhere: true Jaccard about .92 to .74 with the original. How many
 copies one original has follows Zipf's law with exponent 2.2, at most `MAX_COPIES`. Everything is a function of the seed
 and the number of documents: whoever makes a part of them, in whatever process, makes the same.
 """

@@ -60,11 +60,7 @@ class Measurement:
         if not path.exists():
             return empty
         found: dict[str, Any] = json.loads(path.read_bytes())
-        if (found["num_documents"], found["num_buckets"], found["fingerprint"]) != (
-            num_documents,
-            num_buckets,
-            fingerprint,
-        ):
+        if any(found[name] != getattr(empty, name) for name in ("num_documents", "num_buckets", "fingerprint")):
             print(f"{path.name} is of another size or program: measured anew", flush=True)
             return empty
         costs = {name: StageCost(**cost) for name, cost in found.pop("costs").items()}
@@ -106,7 +102,7 @@ def measure(measurement: Measurement, refresh: Refresh) -> None:
         measurement.counts |= {"decided": dedup.resolved.report.records_in, **dedup.resolved.report.removed}
         on_progress("all", 1, 1)
     for stage in measurement.costs:
-        files = (refresh.store.work / stage).rglob("*")
+        files = refresh.stages[stage].directory(refresh.store.work).rglob("*")
         measurement.stage_bytes[stage] = sum(file.stat().st_size for file in files if file.is_file())
     measurement.is_done = True
     measurement.save()
@@ -190,9 +186,7 @@ def main() -> None:
                 measurement = Measurement.at(store.with_suffix(".json"), size, num_buckets, fingerprint)
                 if not measurement.is_done:
                     print(f"{store.name}:", flush=True)
-                    if not measurement.costs:
-                        shutil.rmtree(store, ignore_errors=True)
-                    measure(measurement, planned(store, num_buckets, config))
+                    measure(measurement, refresh)
                 if not arguments.keep:
                     shutil.rmtree(store, ignore_errors=True)
                 turns.append(measurement)

@@ -12,8 +12,7 @@ from model.optimizer import build_adamw
 from tasks.checkpoint import CheckpointState, save_checkpoint
 from tasks.evaluation.bits_per_byte import BitsPerByte
 from tasks.recipes.pretraining import smoke
-from tasks.tokenizer import TOKENIZER_FILE
-from tasks.tokenizer import TokenizerConfig, save_tokenizer, tokenizer_hash, train_tokenizer
+from tasks.tokenizer import TOKENIZER_FILE, TokenizerConfig, save_tokenizer, tokenizer_hash, train_tokenizer
 from tests.data.prose import prose
 
 VOCAB_SIZE = 300

@@ -24,7 +24,10 @@ from tests.tasks.page_store import near_copy
 pytestmark = [pytest.mark.verify, pytest.mark.timeout(900)]
 
 GOOD = {f"https://site{seed % 3}.example/{seed}": prose(seed) for seed in range(40)}
-BAD = {f"https://{host}bad.example/{seed}": prose(seed) for seed, host in zip(range(100, 108), ["", "www."] * 4)}
+BAD = {
+    f"https://{host}bad.example/{seed}": prose(seed)
+    for seed, host in zip(range(100, 108), ["", "www."] * 4, strict=True)
+}
 COPY = {"https://reader.example/100": near_copy(100)}
 
 

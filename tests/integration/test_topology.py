@@ -17,11 +17,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +27,8 @@ from typing import Any
 import pytest
 
 from tasks.store import Store
-from tests.integration.running import alive, family
-from tests.integration.topology import ROOT, SERVICES, Topology, missing_programs, running_topology
+from tests.integration.running import family
+from tests.integration.topology import ROOT, SERVICES, Topology, WorkOfNodes, missing_programs, running_topology
 
 pytestmark = [pytest.mark.verify, pytest.mark.timeout(900)]
 
@@ -122,35 +120,6 @@ def prefect(stack: Topology, *, credentials: bool = True) -> Client:
 def mlflow(stack: Topology, *, credentials: bool = True) -> Client:
     secret = f"tokenmill:{(stack.secrets / 'mlflow_password').read_text()}" if credentials else ""
     return Client(f"http://127.0.0.1:{stack.ports['mlflow']}", secret)
-
-
-class WorkOfNodes(threading.Thread):
-    """Watches which of Ray's nodes had a worker on a task of ours: a busy worker is called `ray::<task>`.
-
-    Ray's own agents are called likewise."""
-
-    def __init__(self, stack: Topology) -> None:
-        super().__init__(daemon=True)
-        self._store, self._done = stack.store, threading.Event()
-        self.tasks: defaultdict[int, set[str]] = defaultdict(set)
-        """Names of the tasks, by the process id of the node's raylet."""
-
-    def run(self) -> None:
-        while not self._done.wait(0.1):
-            for pid, command in alive(self._store).items():
-                title = command.strip()
-                if title.startswith("ray::") and not title.startswith("ray::IDLE") and "Agent" not in title:
-                    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-                        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-                        self.tasks[int(stat.rpartition(")")[2].split()[1])].add(title.removeprefix("ray::"))
-
-    def __enter__(self) -> WorkOfNodes:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self.join()
 
 
 def finished(stack: Topology, deployment: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +215,7 @@ def test_secrets_are_in_no_argument(stack: Topology) -> None:
 
 
 def test_refresh_is_published_through_the_stack(stack: Topology, source: Path, store_of_another_machine: Store) -> None:
-    with WorkOfNodes(stack) as work:
+    with WorkOfNodes(stack.store) as work:
         run = finished(
             stack,
             "refresh_corpus/refresh",
@@ -281,7 +250,7 @@ def test_refresh_is_published_through_the_stack(stack: Topology, source: Path, s
 
 
 def test_pretraining_on_two_nodes_is_a_registered_model(stack: Topology) -> None:
-    with WorkOfNodes(stack) as work:
+    with WorkOfNodes(stack.store) as work:
         run = finished(
             stack,
             "pretrain/pretrain",

@@ -14,13 +14,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import yaml
+
+from tests.integration.running import alive
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -250,6 +254,35 @@ class Topology:
             process.untie()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.join()
+
+
+class WorkOfNodes(threading.Thread):
+    """Watches which of Ray's nodes had a worker on a task of this store: a busy worker is called `ray::<task>`.
+
+    Ray's own agents are called likewise."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__(daemon=True)
+        self._store, self._done = store, threading.Event()
+        self.tasks: defaultdict[int, set[str]] = defaultdict(set)
+        """Names of the tasks, by the process id of the node's raylet."""
+
+    def run(self) -> None:
+        while not self._done.wait(0.1):
+            for pid, command in alive(self._store).items():
+                title = command.strip()
+                if title.startswith("ray::") and not title.startswith("ray::IDLE") and "Agent" not in title:
+                    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+                        self.tasks[int(stat.rpartition(")")[2].split()[1])].add(title.removeprefix("ray::"))
+
+    def __enter__(self) -> WorkOfNodes:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,20 @@ from tasks import purge
 from tasks.atomic import link_file, write_json
 from tasks.manifest import MANIFEST
 from tasks.ports import InProcessMap
-from tasks.publish import corpus_digest
-from tasks.purge import finish_swaps, holds, purge_reports, purge_stage_outputs, purge_tokens, purge_versions
+from tasks.purge import (
+    finish_swaps,
+    holds,
+    purge_leftovers,
+    purge_reports,
+    purge_stage_outputs,
+    purge_tokens,
+    purge_versions,
+)
 from tasks.recipes.pretraining import smoke
 from tasks.store import Store
 from tasks.takedown import KnownVersion, TakedownQuery, find_documents
 from tasks.tokenization import tokenize
+from tasks.version_facts import corpus_digest
 from tests.data.prose import prose
 from tests.tasks.page_store import add, near_copy, row, table, take_down
 
@@ -154,7 +163,7 @@ def test_a_second_purge_finds_nothing_to_do(store: Store) -> None:
     assert [(version.folder / MANIFEST).read_bytes() for version in versions] == manifests
 
 
-@pytest.mark.parametrize("at", ["built", "between", "swapped"])
+@pytest.mark.parametrize("at", ["building", "built", "between", "swapped"])
 def test_a_killed_purge_leaves_the_old_or_the_new_and_the_next_one_ends_it(
     store: Store, tmp_path: Path, at: str
 ) -> None:
@@ -166,6 +175,8 @@ def test_a_killed_purge_leaves_the_old_or_the_new_and_the_next_one_ends_it(
     purge_versions(done, found(done)[0], ids, AUDIT)
     staged = store.root / "purge" / "web-1"
     staged.parent.mkdir()
+    if at == "building":
+        staged = staged.with_name(".tmp-web-1-12345678")
     shutil.copytree(clean / "corpora" / "web" / "1", staged)
     if at == "between":  # without RENAME_EXCHANGE: the old one is out of the way, the new one not there
         versions[0].folder.rename(staged.with_name("web-1.before"))
@@ -204,6 +215,50 @@ def test_stage_outputs_that_list_a_purged_shard_go_and_a_refresh_still_works(sto
     assert purge_stage_outputs(store, ids) == []
     manifest = add(store, "web", [row(40, "https://good.example/40", "2026-01-01T00:00:00Z")])
     assert manifest["base"] == 3 and manifest["version"] == 4
+
+
+def test_the_remote_becomes_what_the_store_is(made: Path, tmp_path: Path) -> None:
+    """Also what only the remote has, and also after a kill between the swap here and the upload."""
+    address = f"memory://{uuid.uuid4().hex}"
+    shutil.copytree(made, tmp_path / "copy")
+    store = Store.open(tmp_path / "copy" / "store", address)
+    for folder in [*(store.corpora / "web").iterdir(), *store.tokens.iterdir()]:
+        store.upload(folder)
+    store = Store.open(tmp_path / "another", address)  # a machine that has nothing yet
+    versions, ids = found(store)
+    digests = {digest for version in versions for digest in version.digests}
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Store, "replace", _interrupted)
+        purge_versions(store, versions, ids, AUDIT)
+    assert _remote_digest(tmp_path, address) == versions[0].manifest["digest"]
+    assert purge_versions(store, found(store)[0], ids, AUDIT) == ["web@1", "web@2"]
+    assert len(purge_tokens(store, digests, ids)) == 1 and store.remote_folders(store.tokens) == []
+    assert _remote_digest(tmp_path, address) == store.corpus_manifest("web@1")["digest"]
+    fetched = Store.open(tmp_path / "third", address)
+    assert not any(holds(version, ids) for version in found(fetched)[0])
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _remote_digest(tmp_path: Path, address: str) -> str:
+    digest: str = Store.open(tmp_path / uuid.uuid4().hex, address).corpus_manifest("web@1")["digest"]
+    return digest
+
+
+def test_what_killed_writers_left_goes_whatever_it_holds(store: Store) -> None:
+    left = [
+        store.work / "extract" / "shards" / ".tmp-abc-1",
+        store.corpora / "web" / ".tmp-4-1",
+        store.tokens / ".tmp-x",
+    ]
+    for folder in left:
+        folder.mkdir()
+        (folder / ".tmp-documents.parquet").write_bytes(b"PAR1")
+    (store.work / ".tmp-manifest.json-1").write_bytes(b"{")
+    purge_leftovers(store)
+    assert not list(store.root.rglob(".tmp-*")) and store.versions("web") == [1, 2, 3]
 
 
 def test_reports_that_show_a_document_go(store: Store) -> None:

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.dedup import members
 from tasks.dedup.config import Deduplication
 from tasks.dedup.index import IndexFileError
-from tasks.dedup.members import ROWS_PER_GROUP, PartitionReader, members_schema, partition_of, write_members
+from tasks.dedup.members import PartitionReader, members_schema, partition_of, write_members
 from tasks.dedup.resolve import resolve_partition
 from tasks.dedup.signature import MinHash
 from tests.tasks.dedup.chain import Page, deduplicate, write_texts
@@ -37,8 +40,8 @@ def members_of(folder: Path, config: Deduplication = SMALL) -> dict[str, Any]:
 
 def test_members_share_a_key_or_are_taken_down(tmp_path: Path) -> None:
     deduplicate(tmp_path / "run", PAGES, SMALL, num_partitions=3)
-    members = members_of(tmp_path / "run")
-    assert {name: row["text"] for name, row in members.items()} == {
+    found = members_of(tmp_path / "run")
+    assert {name: row["text"] for name, row in found.items()} == {
         "a": "one text",
         "b": "one text",
         "d": "two copies",
@@ -46,8 +49,8 @@ def test_members_share_a_key_or_are_taken_down(tmp_path: Path) -> None:
         "f": None,
         "g": None,
     }
-    assert members["a"]["partition"] == members["b"]["partition"] == members["g"]["partition"]
-    assert members["d"]["partition"] == members["e"]["partition"]
+    assert found["a"]["partition"] == found["b"]["partition"] == found["g"]["partition"]
+    assert found["d"]["partition"] == found["e"]["partition"]
 
 
 def test_only_touched_components_are_decided_again(tmp_path: Path) -> None:
@@ -89,9 +92,9 @@ def test_a_lost_text_is_missed_where_it_is_compared(tmp_path: Path) -> None:
     assert version.removed == {"b": "a"}
     for number, lost in enumerate("ab"):
         left = write_texts([page for page in pages if page.document_id != lost], tmp_path / f"{number}.parquet")
-        members = write_again(tmp_path / "run", [left])
+        member_file = write_again(tmp_path / "run", [left])
         with pytest.raises(IndexFileError, match=f"document {lost}: its text is in none of the files"):
-            resolve_partition([members], 0, tmp_path / "decisions.parquet", SMALL)
+            resolve_partition([member_file], 0, tmp_path / "decisions.parquet", SMALL)
 
 
 @given(st.lists(st.integers(0, 2**62), max_size=50), st.integers(1, 100))
@@ -109,59 +112,39 @@ def test_partitions_are_even_for_any_numbering_of_components() -> None:
         assert sizes.max() < 1000 + 5 * 31
 
 
-def write_numbered(partitions: Sequence[int], path: Path) -> Path:
-    """A member file by hand: one row per partition given."""
-    schema = members_schema(SMALL)
-    values: Mapping[str, Any] = {
-        "partition": sorted(partitions),
-        "document_id": [f"{path.stem}-{row}" for row in range(len(partitions))],
-        "date": [""] * len(partitions),
-        "num_chars": [0] * len(partitions),
-        "taken_down": [""] * len(partitions),
-        "signature": [b"\0" * 48] * len(partitions),
-        "text_sha256": [b"\0" * 32] * len(partitions),
-    }
-    columns = [pa.array(values.get(field.name, [None] * len(partitions)), field.type) for field in schema]
-    pq.write_table(pa.table(columns, schema=schema), path, row_group_size=4)
-    return path
+@given(st.lists(st.integers(0, 6), max_size=60))
+def test_a_reader_opens_the_row_groups_of_its_partition(partitions: list[int]) -> None:
+    """Files made by hand, of three buckets, in groups of at most four rows."""
+    by_bucket = [sorted(partitions[bucket::3]) for bucket in range(3)]
+    with tempfile.TemporaryDirectory() as name:
+        files = [Path(name) / f"{bucket}.parquet" for bucket in range(3)]
+        for path, own in zip(files, by_bucket, strict=True):
+            table = pa.table({"document_id": [f"{path.stem}-{row}" for row in range(len(own))], "partition": own})
+            table = table.cast(pa.schema([("document_id", pa.string()), ("partition", pa.int64())]))
+            with pq.ParquetWriter(path, table.schema) as writer:
+                for partition in sorted(set(own)):
+                    writer.write_table(table.filter(pc.equal(table["partition"], partition)), row_group_size=4)
+        for partition in range(-1, 9):
+            batches = list(PartitionReader(files, partition).batches(["document_id"]))
+            found = [document_id for batch in batches for document_id in batch["document_id"].to_pylist()]
+            assert found == [
+                f"{bucket}-{row}"
+                for bucket, own in enumerate(by_bucket)
+                for row, value in enumerate(own)
+                if value == partition
+            ]
 
 
-def read_ids(files: Sequence[Path], partition: int) -> list[str]:
-    batches = PartitionReader(files, partition).batches(["document_id"])
-    return [name for batch in batches for name in batch["document_id"].to_pylist()]
-
-
-def test_a_reader_sees_its_partition_of_all_files_and_opens_little_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    partitions = np.random.default_rng(5).integers(0, 7, size=(3, 40))
-    files = [write_numbered(part.tolist(), tmp_path / f"{number}.parquet") for number, part in enumerate(partitions)]
-    files.append(write_numbered([], tmp_path / "empty.parquet"))
-    for partition in range(9):
-        expected = [
-            f"{number}-{row}"
-            for number, part in enumerate(partitions)
-            for row, value in enumerate(sorted(part.tolist()))
-            if value == partition
-        ]
-        assert read_ids(files, partition) == expected
-
-    num_read = 0
-    iter_batches = pq.ParquetFile.iter_batches
-
-    def counted(self: pq.ParquetFile, batch_size: int, row_groups: list[int], columns: list[str]) -> Any:
-        nonlocal num_read
-        num_read += len(row_groups)
-        return iter_batches(self, batch_size, row_groups, columns)
-
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
-    for partition in range(7):
-        read_ids(files, partition)
-    assert num_read <= 3 * (10 + 6)  # ten groups a file, of which six borders between partitions are read twice
-
-
-def test_row_groups_are_small(tmp_path: Path) -> None:
-    deduplicate(tmp_path / "run", [Page(f"{number:03d}", "same text") for number in range(150)], SMALL)
+def test_a_row_group_has_one_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "ROWS_PER_GROUP", 50)
+    pages = [Page(f"{number:03d}", f"text {number % 40}") for number in range(120)]
+    pages += [Page(f"{number:03d}", "copied") for number in range(120, 270)]
+    deduplicate(tmp_path / "run", pages, SMALL, num_partitions=3)
     metadata = pq.read_metadata(tmp_path / "run" / "bucket-0" / "members.parquet")
-    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [64, 64, 22]
-    assert ROWS_PER_GROUP == 64
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    column = metadata.schema.names.index("partition")
+    bounds = [group.column(column).statistics for group in groups]
+    assert [bound.min for bound in bounds] == sorted(bound.max for bound in bounds)
+    assert len({bound.min for bound in bounds}) == 3 < len(groups)
+    assert sum(group.num_rows for group in groups) == metadata.num_rows == 270
+    assert max(group.num_rows for group in groups) == 50

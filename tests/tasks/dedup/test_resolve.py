@@ -4,7 +4,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.dedup import resolve
 from tasks.dedup.config import Deduplication
 from tasks.dedup.exact import text_sha256
+from tasks.dedup.jaccard import jaccard
 from tasks.dedup.members import members_schema
 from tasks.dedup.resolve import DECISIONS, Cluster, resolve_partition
-from tasks.dedup.signature import MinHash, signatures
+from tasks.dedup.signature import Hashes, MinHash, signatures
 from tests.tasks.dedup.chain import Decision, Page, Version, by_definition, deduplicate, true_jaccard
 
 FINEWEB = Deduplication()
@@ -222,10 +223,10 @@ def test_the_report(tmp_path: Path) -> None:
 # --- components of thousands -----------------------------------------------------------------------------------------
 
 
-def write_members_of(texts: Sequence[str], path: Path, config: Deduplication) -> Path:
-    """A member file with one document per text, `0` first; equal texts are signed once."""
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    of_rows = np.array([numbers[text] for text in texts])
+def write_members_of(texts: Sequence[str], path: Path, config: Deduplication, signed_as: str | None = None) -> Path:
+    """A member file with one document per text, `00000` first; each signed for itself, or all as one text."""
+    numbers = {text: number for number, text in enumerate(dict.fromkeys([signed_as] if signed_as else texts))}
+    of_rows = np.array([numbers[signed_as or text] for text in texts])
     found = signatures(list(numbers), config.minhash).astype("<u8")[of_rows]
     schema = members_schema(config)
     values: dict[str, Any] = {
@@ -244,29 +245,39 @@ def write_members_of(texts: Sequence[str], path: Path, config: Deduplication) ->
     return path
 
 
-def test_thousands_of_copies_and_of_pages_of_one_template(tmp_path: Path) -> None:
+def test_thousands_of_copies_and_of_pages_of_one_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three quarters of each page are the template: any two are similar by .6, and candidates one time in five."""
     rng = random.Random(3)
     copied = text_of(rng.choices(LEXICON, k=300))
-    boilerplate = rng.choices(LEXICON, k=120)
-    template = [text_of([*boilerplate, *rng.choices(LEXICON, k=80)]) for _ in range(5_000)]
+    boilerplate = rng.choices(LEXICON, k=150)
+    template = [text_of([*boilerplate, *rng.choices(LEXICON, k=50)]) for _ in range(5_000)]
     member_file = write_members_of([copied] * 20_000 + template, tmp_path / "members.parquet", FINEWEB)
-    start = time.perf_counter()
+    compared = 0
+
+    def counted(left: Hashes, right: Hashes) -> float:
+        nonlocal compared
+        compared += 1
+        return jaccard(left, right)
+
+    monkeypatch.setattr(resolve, "jaccard", counted)
     report = resolve_partition([member_file], 0, tmp_path / "decisions.parquet", FINEWEB)
-    assert time.perf_counter() - start < 30  # 5 s alone on a machine
     assert report.removed == {"exact_dedup/exact_duplicate": 19_999}
     assert report.kept == 5_001
     assert report.largest_clusters == (Cluster("00000", 20_000),)
+    assert compared < 5_000  # of some two million pairs that share a band
     # without verification, pages whose minima in a band all come from the template are swallowed
     unverified = resolve_partition([member_file], 0, tmp_path / "unverified.parquet", UNVERIFIED)
-    assert unverified.removed["near_dedup/near_duplicate"] > 300
+    assert unverified.removed["near_dedup/near_duplicate"] > 2_500
 
 
 MEASURED = """
 import resource, sys
 import pyarrow as pa
 from pathlib import Path
+from tasks.dedup import resolve
 from tasks.dedup.config import Deduplication
 from tasks.dedup.exact import text_sha256
+from tasks.dedup.jaccard import jaccard
 from tasks.dedup.members import members_schema
 from tasks.dedup.resolve import resolve_partition
 
@@ -290,8 +301,8 @@ def test_memory_does_not_grow_with_the_texts_of_a_component(tmp_path: Path) -> N
     """500 near-duplicates: 35 MB of texts, 48 MB of shingles, within 16 MB."""
     words = random.Random(4).choices([f"w{number}" for number in range(1000)], k=12_000)
     texts = [text_of([*words, str(number)]) for number in range(500)]
-    write_members_of(texts[:260], tmp_path / "warm-up.parquet", FINEWEB)
-    write_members_of(texts, tmp_path / "members.parquet", FINEWEB)
+    write_members_of(texts[:260], tmp_path / "warm-up.parquet", FINEWEB, signed_as=texts[0])
+    write_members_of(texts, tmp_path / "members.parquet", FINEWEB, signed_as=texts[0])
     command = [sys.executable, "-c", MEASURED, str(tmp_path), str(16 << 20)]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
@@ -307,7 +318,7 @@ CONFIGS = st.builds(
     minhash=st.sampled_from(
         [SMALL.minhash, MinHash(num_bands=3, rows_per_band=2, shingle_words=1), MinHash(num_bands=64, rows_per_band=1)]
     ),
-    min_jaccard=st.sampled_from([0.0, 0.3, 0.6, 0.9, 1.0]),
+    min_jaccard=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]),
     order=st.sampled_from(["earliest", "longest"]),
     canonical_url=st.booleans(),
 )

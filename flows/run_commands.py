@@ -191,6 +191,7 @@ def _reconcile(options: argparse.Namespace, _: Store) -> int:
 
 def _takedown(options: argparse.Namespace, _: Store) -> int:
     from flows.takedown import TakedownParameters, check_takedown, takedown
+    from tasks.takedown_report import takedown_lines
 
     parameters = TakedownParameters(
         urls=options.url,
@@ -203,7 +204,9 @@ def _takedown(options: argparse.Namespace, _: Store) -> int:
         purge=options.purge,
     )
     check_takedown(parameters)  # before Prefect starts
-    return print_json(options, takedown(parameters))
+    report = takedown(parameters)
+    print("\n".join(takedown_lines(report)))
+    return print_json(options, report)
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {

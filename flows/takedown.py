@@ -35,7 +35,7 @@ from tasks.refresh import Refresh
 from tasks.store import LIFE_LOCK, InUseError, Store
 from tasks.takedown import TakedownQuery, TakedownSearch, find_documents, newly_taken_down
 from tasks.takedown_audit import intents, new_audit_id, now_utc, operator, write_audit, write_intent
-from tasks.takedown_report import found_report, takedown_lines, takedown_markdown
+from tasks.takedown_report import found_report, takedown_markdown
 from tasks.tombstones import Scope, Tombstones
 
 _LOCK = "takedown"
@@ -133,7 +133,7 @@ def takedown(parameters: TakedownParameters) -> dict[str, Any] | State[dict[str,
         report = {**_found(search, lineage, parameters), **_NOTHING_DONE, "reason": parameters.reason}
         for audit in intents(store):
             console.say(f"the takedown {audit} was stopped before its end: the next one with --apply ends it first")
-        _show(report)
+        show_markdown("takedown", takedown_markdown(report), "Takedown")
         return Completed(message=f"{report['num_targets']} documents; nothing was changed", data=report)
     with store.lock(_LOCK), flow_scope(store, retry=takedown_command(store, parameters)):
         for audit, intent in intents(store).items():
@@ -156,12 +156,6 @@ def _look(store: Store, query: TakedownQuery, parameters: TakedownParameters) ->
 
 def _found(search: TakedownSearch, lineage: Lineage, parameters: TakedownParameters) -> dict[str, Any]:
     return found_report(search, asdict(lineage), parameters.scope)
-
-
-def _show(report: Mapping[str, Any]) -> None:
-    for line in takedown_lines(report):
-        console.say(line)
-    show_markdown("takedown", takedown_markdown(report), "Takedown")
 
 
 def _carry_out(store: Store, audit: str, begun: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,10 +275,10 @@ def _purge(store: Store, audit: str, search: TakedownSearch, found: Mapping[str,
 
 
 def _shown(tracker: MlflowTracker, report: dict[str, Any]) -> dict[str, Any]:
-    """The report in MLflow's run, on Prefect's page and on the terminal."""
+    """The report in MLflow's run and on Prefect's page."""
     tracker.json(report, "takedown.json")
     markdown = takedown_markdown(report)
     tracker.text(markdown, "takedown.md")
     tracker.describe(markdown)
-    _show(report)
+    show_markdown("takedown", markdown, "Takedown")
     return report

@@ -170,16 +170,17 @@ class _Planner:
     def _version_needed(
         self, name: str, number: int, manifest: Mapping[str, Any], newest: Sequence[int], unfinished: Mapping[Path, str]
     ) -> str | None:
-        reference, digest = f"{name}@{number}", manifest.get("digest", "")
+        reference = f"{name}@{number}"
+        digests = {manifest.get("digest", ""), *(purge["digest_before"] for purge in manifest.get("purged", ()))} - {""}
         if number in newest:
             return f"among the newest {self._policy.keep_versions}"
         if (self._store.corpora / name / f"{number}.pin").is_file():
             return f"pinned by {number}.pin"
         for model in self._references:
-            if reference == model.corpus or (digest and digest == model.corpus_digest):
+            if reference == model.corpus or model.corpus_digest in digests:
                 return f"{model.name} was trained on it"
         for run, corpus_digest in unfinished.items():
-            if digest and digest == corpus_digest:
+            if corpus_digest in digests:
                 return f"the unfinished training {run.name} goes on with it"
         return None
 

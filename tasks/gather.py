@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,7 +129,7 @@ def gather(
     """
     run = functools.partial(run_stage, work=refresh.store.work, shard_map=shard_map, progress=progress)
     runs = run(
-        replace(refresh.stages["gather"], name="gather_runs"),
+        refresh.stages["gather_runs"],
         function=run_shard,
         items=shard_groups(screened_shards(screened)),
     )

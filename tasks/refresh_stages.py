@@ -69,6 +69,7 @@ def _parts(recipe: CurationRecipe) -> dict[str, _Part]:
         "language": _ruled((recipe.language,), "tasks.screen"),
         "quality": _ruled(recipe.quality_rules, "tasks.screen"),
         "toxicity": _ruled(recipe.toxicity_rules, "tasks.screen"),
+        "gather_runs": _Part({}, ("pyarrow",), ("tasks.gather",)),
         "gather": _Part({"buckets": recipe.num_buckets}, ("pyarrow",), ("tasks.gather",)),
         "index": deduplicate({"minhash": deduplication.minhash}),
         "edges": deduplicate({}),

@@ -260,7 +260,8 @@ def _compute(
             reports[index] = ShardReport(**json.loads((shard / "report.json").read_bytes()))
     pending = [index for index in range(len(items)) if index not in reports]
     num_records = sum(report.records_in for report in reports.values())
-    progress(stage.name, len(reports), len(items), records=num_records)
+    if items:
+        progress(stage.name, len(reports), len(items), records=num_records)
 
     def done(position: int, report: ShardReport) -> None:
         nonlocal num_records

@@ -102,7 +102,8 @@ def connected_components(
         shard_map.map(_label_at_once, [(graph.runs, _labels_file(directory, 0))], name=_STAGE)
     shutil.rmtree(graph.directory, ignore_errors=True)
     np.save(directory / _BOUNDS_FILE, bounds)
-    progress(_STAGE, graph.num_passes, graph.num_passes)
+    if graph.num_passes:
+        progress(_STAGE, graph.num_passes, graph.num_passes)
     return Labels(directory)
 
 

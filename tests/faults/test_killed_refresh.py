@@ -20,6 +20,7 @@ STAGES = (
     "language",
     "quality",
     "toxicity",
+    "gather_runs",
     "gather",
     "index",
     "edges",

@@ -9,7 +9,7 @@ from tasks.recipes.curation import CurationRecipe, resolve_curation_recipe
 from tasks.refresh_stages import DEDUPLICATION, SCREENING, deciding_fingerprints, refresh_stages
 from tasks.stages import Stage
 
-MERGING = ("gather", "index", "edges", "components", "members", "resolve", "settle")
+MERGING = ("gather_runs", "gather", "index", "edges", "components", "members", "resolve", "settle")
 PARAGRAPHS = ("paragraph_runs", "repeated_paragraphs", "paragraphs")
 
 

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def purge_versions(store: Store, versions: Sequence[KnownVersion], ids: Collecti
     `audit` is the id of the record of this takedown, which the manifests repeat.
     """
     finish_swaps(store)
-    shared: dict[str, tuple[Path, dict[str, Any]]] = {}
+    shared: dict[str, _PurgedPart] = {}
     purged = []
     for version in versions:
         _purge_version(store, version, ids, audit, shared)
@@ -71,111 +72,100 @@ def holds(version: KnownVersion, ids: Collection[str]) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class _PurgedPart:
+    """A part that was written without the purged documents: its place, its entry in the manifest, what these were."""
+
+    path: Path
+    entry: Mapping[str, Any]
+    was: Counter[tuple[str, str]]
+
+
 def _purge_version(
-    store: Store,
-    version: KnownVersion,
-    ids: Collection[str],
-    audit: str,
-    shared: dict[str, tuple[Path, dict[str, Any]]],
+    store: Store, version: KnownVersion, ids: Collection[str], audit: str, shared: dict[str, _PurgedPart]
 ) -> None:
-    """`shared` holds what has been written for other versions: parts that were one file remain one."""
-    changes: dict[str, pa.Table] = {}
-    was: Counter[tuple[str, str]] = Counter()
-    text_bytes = version.manifest["text_bytes"]
-    for kind in _HOLDING:
-        for part, share in version.parts_of(kind, ids):
-            table = pq.read_table(version.folder / part["path"])
-            if kind == "ledger":
-                left, states = _ledger_without(table, share, audit)
-                was += states
-            else:
-                left = _without(table, share)
-            if left is not None:
-                changes[part["path"]] = left
-            if left is not None and kind == "documents":
-                text_bytes -= _text_bytes(table) - _text_bytes(left)
-    if not changes:
+    """Part by part, so that memory holds one. `shared` is what was written for other versions, by the hash before:
+    parts that were one file remain one."""
+    shares = {part["path"]: (kind, share) for kind in _HOLDING for part, share in version.parts_of(kind, ids)}
+    if not any(_names(version.folder / path, kind, share) for path, (kind, share) in shares.items()):
         return
-    with new_directory(_staged(store, version)) as directory:
-        parts = [_written(version, part, changes, directory, shared) for part in version.manifest["parts"]]
-        manifest = _manifest(version, parts, was, text_bytes, audit, directory)
-        write_json(directory / MANIFEST, manifest)
-    for part in parts:
-        before = next(one for one in version.manifest["parts"] if one["path"] == part["path"])
-        if part["sha256"] != before["sha256"]:
-            shared[before["sha256"]] = (version.folder / part["path"], part)
-    _swap(_staged(store, version), version.folder)
-
-
-def _without(table: pa.Table, ids: Sequence[str]) -> pa.Table | None:
-    """The rows of other documents; None where all are."""
-    others = table.filter(~among("document_id", ids))
-    return others if len(others) < len(table) else None
-
-
-def _text_bytes(table: pa.Table) -> int:
-    total: int | None = pc.sum(pc.binary_length(table["text"])).as_py()
-    return total or 0
-
-
-def _ledger_without(
-    table: pa.Table, ids: Sequence[str], audit: str
-) -> tuple[pa.Table | None, Counter[tuple[str, str]]]:
-    """The ledger with the documents marked as taken down, None where it was; from which stages and reasons they come.
-
-    What screening has removed is no document of the version: its row stays.
-    """
-    had_text = (pc.field("outcome") == "kept") | pc.field("survivor_id").is_valid()
-    wanted = among("record_id", ids) & had_text & (pc.field("stage") != "takedown")
-    found = table.filter(wanted)
-    if not len(found):
-        return None, Counter()
     was: Counter[tuple[str, str]] = Counter()
-    rows = found.to_pylist()
-    for row in rows:
-        kept = row["outcome"] == "kept"
-        was["" if kept else row["stage"], "" if kept else row["reason"]] += 1
-        state = KEPT_UNTIL_PURGED if kept else f"{row['reason']} of {row['survivor_id']} until purged"
-        row |= {"stage": "takedown", "outcome": "removed", "reason": "taken_down", "detail": f"{state}: {audit}"}
-        row |= {"value": None, "threshold": None, "survivor_id": None}
-    others = table.filter(~among("record_id", found["record_id"].to_pylist()))
-    marked = pa.Table.from_pylist(rows, schema=LEDGER)
-    return pa.concat_tables([others.select(LEDGER.names).cast(LEDGER), marked]).sort_by("record_id"), was
+    parts: list[Mapping[str, Any]] = []
+    written: dict[str, _PurgedPart] = {}
+    with new_directory(_staged(store, version)) as directory:
+        for part in version.manifest["parts"]:
+            source, destination = version.folder / part["path"], directory / part["path"]
+            destination.parent.mkdir(exist_ok=True)
+            kind, share = shares.get(part["path"], ("", []))
+            purged = shared.get(part["sha256"])
+            if purged is not None:
+                link_file(purged.path, destination)
+            elif _names(source, kind, share):
+                purged = _write_purged(source, destination, part, kind, share, audit)
+                written[part["sha256"]] = replace(purged, path=source)  # where it is after the swap
+            else:
+                link_file(source, destination)
+            parts.append({**purged.entry, "path": part["path"]} if purged else part)
+            was += purged.was if purged else Counter()
+        write_json(directory / MANIFEST, _manifest(version, parts, was, audit, directory))
+    _swap(_staged(store, version), version.folder)
+    shared |= written
 
 
-def _written(
-    version: KnownVersion,
-    part: Mapping[str, Any],
-    changes: Mapping[str, pa.Table],
-    directory: Path,
-    shared: Mapping[str, tuple[Path, dict[str, Any]]],
-) -> dict[str, Any]:
-    """Put one part into the new folder, written or linked; its entry in the manifest."""
-    destination = directory / part["path"]
-    destination.parent.mkdir(exist_ok=True)
-    table = changes.get(part["path"])
-    if table is None:
-        link_file(version.folder / part["path"], destination)
-        return dict(part)
-    if part["sha256"] in shared:
-        source, entry = shared[part["sha256"]]
-        link_file(source, destination)
-        return {**entry, "path": part["path"]}
+def _had_text() -> pc.Expression:
+    """Of ledger rows: what screening has removed is no document of the version, and its row stays."""
+    had_text = (pc.field("outcome") == "kept") | pc.field("survivor_id").is_valid()
+    return had_text & (pc.field("stage") != "takedown")
+
+
+def _names(file: Path, kind: str, ids: Sequence[str]) -> bool:
+    """Whether a part has anything of these documents that a purge takes away; reads no text."""
+    if not ids:
+        return False
+    if kind == "ledger":
+        wanted = among("record_id", ids) & _had_text()
+        return bool(pq.read_table(file, columns=["record_id"], filters=wanted).num_rows)
+    return bool(pq.read_table(file, columns=["document_id"], filters=among("document_id", ids)).num_rows)
+
+
+def _write_purged(
+    source: Path, destination: Path, part: Mapping[str, Any], kind: str, ids: Sequence[str], audit: str
+) -> _PurgedPart:
+    table = pq.read_table(source)
+    was: Counter[tuple[str, str]] = Counter()
+    if kind == "ledger":
+        table, was = _ledger_without(table, ids, audit)
+    else:
+        table = table.filter(~among("document_id", ids))
     with PartWriter(destination, table.schema) as writer:
         writer.write(table)
     with destination.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     entry = {**part, "rows": len(table), "bytes": destination.stat().st_size, "sha256": sha256}
     if "text_bytes" in part:
-        entry["text_bytes"] = _text_bytes(table)
-    return entry
+        entry["text_bytes"] = pc.sum(pc.binary_length(table["text"])).as_py() or 0
+    return _PurgedPart(destination, entry, was)
+
+
+def _ledger_without(table: pa.Table, ids: Sequence[str], audit: str) -> tuple[pa.Table, Counter[tuple[str, str]]]:
+    """The ledger with the documents marked as taken down, and from which stages and reasons they come."""
+    rows = table.filter(among("record_id", ids) & _had_text()).to_pylist()
+    was: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        kept = row["outcome"] == "kept"
+        was["" if kept else row["stage"], "" if kept else row["reason"]] += 1
+        state = KEPT_UNTIL_PURGED if kept else f"{row['reason']} of {row['survivor_id']} until purged"
+        row |= {"stage": "takedown", "outcome": "removed", "reason": "taken_down", "detail": f"{state}: {audit}"}
+        row |= {"value": None, "threshold": None, "survivor_id": None}
+    others = table.filter(~among("record_id", [row["record_id"] for row in rows]))
+    marked = pa.Table.from_pylist(rows, schema=LEDGER)
+    return pa.concat_tables([others.select(LEDGER.names).cast(LEDGER), marked]).sort_by("record_id"), was
 
 
 def _manifest(
     version: KnownVersion,
     parts: Sequence[Mapping[str, Any]],
     was: Counter[tuple[str, str]],
-    text_bytes: int,
     audit: str,
     directory: Path,
 ) -> dict[str, Any]:
@@ -190,6 +180,7 @@ def _manifest(
         taken_down["taken_down"] = taken_down.get("taken_down", 0) + was.total()
     removed = {stage: {reason: n for reason, n in reasons.items() if n} for stage, reasons in removed.items()}
     documents = [part for part in parts if str(part["path"]).startswith("documents/")]
+    text_bytes = sum(part["text_bytes"] for part in documents)
     changed = [
         {"path": part["path"], "sha256_before": old["sha256"], "sha256": part["sha256"]}
         for old, part in zip(before["parts"], parts, strict=True)

@@ -103,11 +103,11 @@ class Tombstones(Configuration):
 
     def merged(self, other: Tombstones) -> Self:
         """These rules and those of `other` that go further: a thing that is named already keeps its reason and date."""
-        scopes = dict(self._scopes)
-        rules = list(self.rules)
+        rules = {rule.names: rule for rule in sorted(self.rules, key=lambda rule: rule.scope == "cluster")}
+        rules = {rule.names: rules[rule.names] for rule in self.rules}  # in their order, the furthest of each name
         for rule in other.rules:
-            if scopes.get(rule.names) in ("cluster", rule.scope):
-                continue
-            rules = [known for known in rules if known.names != rule.names] + [rule]
-            scopes[rule.names] = rule.scope
-        return type(self)(rules=tuple(rules))
+            known = rules.get(rule.names)
+            if known is None or known.scope not in ("cluster", rule.scope):
+                rules.pop(rule.names, None)
+                rules[rule.names] = rule
+        return type(self)(rules=tuple(rules.values()))

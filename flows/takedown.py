@@ -229,7 +229,7 @@ def _publish(
     plans = []
     for name in search.names(scope):
         latest = search.latest(name)
-        newly = newly_taken_down(latest, search.targets(scope), scope)
+        newly = newly_taken_down(latest, search.to_flag(name, scope), scope)
         refresh = Refresh.takedown(store, name, rules, newly)
         if newly or refresh.tombstones != Tombstones(rules=latest.manifest.get("tombstones", ())):
             plans.append(refresh)

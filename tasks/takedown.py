@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import field_validator, model_validator
 
-from tasks.dedup.exact import canonical_url
+from tasks.dedup.exact import canonical_url, host_name
 from tasks.rule import Configuration
 from tasks.store import Store
-from tasks.tombstones import Scope, TombstoneRule, Tombstones, host_name, url_host
+from tasks.tombstones import Scope, TombstoneRule, Tombstones, url_host
 
 _COLUMNS = ["record_id", "url", "source_file", "outcome", "stage", "reason", "detail", "survivor_id"]
 _DOCUMENT_ID = re.compile(r"[0-9a-f]{32}-[0-9]+")
@@ -131,6 +131,13 @@ class RecordState:
             return "taken_down"
         return "duplicate" if self.survivor_id else "screened_out"
 
+    def cluster_of(self, record_id: str) -> str:
+        """The survivor of the record's cluster, which may be itself.
+
+        Who lost all its paragraphs names the document that holds the first of them, which is no copy of it.
+        """
+        return record_id if self.stage == "paragraph_dedup" else self.survivor_id or record_id
+
     @property
     def words(self) -> str:
         """For people: `kept`, `near_duplicate of <id>`, `quality: too_few_words`, `taken_down`."""
@@ -214,13 +221,27 @@ class TakedownSearch:
     def latest(self, name: str) -> KnownVersion:
         return [version for version in self.versions if version.name == name][-1]
 
+    def to_flag(self, name: str, scope: Scope) -> list[str]:
+        """Ids of those targets that the next version of `name` is to flag.
+
+        Not of copies that an earlier takedown keeps out already: flagged, they would keep out what resembles them, and
+        each repetition would reach one step further.
+        """
+        latest = self.latest(name).reference
+        return [
+            one
+            for one, record in self.targets(scope).items()
+            if record.asked or latest not in record.versions or record.versions[latest].reason != "taken_down_copy"
+        ]
+
     def rules(self, scope: Scope, reason: str, date: str) -> Tombstones:
         """The tombstones: what the query names, the URLs of documents that it names by id, and every copy by its id."""
         wanted = [rule.names for rule in self.query.tombstones.rules]
         by_id = [self.records[one] for one in self.query.documents if one in self.records]
         wanted += [("url", record.url) for record in by_id if url_host(record.url)]
         if scope == "cluster":
-            wanted += [("document", record.record_id) for record in self.copies]
+            flagged = {one for name in self.names(scope) for one in self.to_flag(name, scope)}
+            wanted += [("document", record.record_id) for record in self.copies if record.record_id in flagged]
         rules = (TombstoneRule(kind=k, value=v, scope=scope, reason=reason, date=date) for k, v in wanted)
         return Tombstones().merged(Tombstones(rules=tuple(rules)))
 
@@ -281,11 +302,11 @@ class _Search:
                     newest[reference.partition("@")[0], record.record_id] = reference
         heads: dict[str, set[str]] = defaultdict(set)
         for (_, record_id), reference in newest.items():
-            heads[reference].add(self.records[record_id].versions[reference].survivor_id or record_id)
+            heads[reference].add(self.records[record_id].versions[reference].cluster_of(record_id))
         for version in self.versions:
             if members := heads.get(version.reference):
-                in_cluster = among("survivor_id", members) | among("record_id", members)
-                self._add_rows(version, in_cluster)
+                copies = among("survivor_id", members) & (pc.field("stage") != "paragraph_dedup")
+                self._add_rows(version, copies | among("record_id", members))
 
     def add_earlier_copies(self) -> None:
         """What an earlier takedown has removed as a copy of any of these."""

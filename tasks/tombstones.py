@@ -11,33 +11,18 @@ from collections.abc import Iterator
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-import idna
 from pydantic import Field, model_validator
 
-from tasks.dedup.exact import canonical_url
+from tasks.dedup.exact import canonical_url, host_name
 from tasks.rule import Configuration
 
 Scope = Literal["cluster", "document"]
 
 
-def host_name(host: str) -> str:
-    """A host as it is compared: lower case, without the root's dot, international names as ASCII (`xn--…`, UTS 46).
-
-    What is no valid name comes back in lower case: pages are linked by impossible hosts too, and they stay comparable.
-    """
-    host = unquote(host).strip().rstrip(".").lower()
-    if host.isascii():
-        return host
-    try:
-        return idna.encode(host, uts46=True).decode("ascii")
-    except idna.IDNAError:
-        return host
-
-
 def url_host(url: str) -> str:
     """`host_name` of a URL; empty where it has none."""
     try:
-        return host_name(urlsplit(url).hostname or "")
+        return host_name(unquote(urlsplit(url).hostname or ""))
     except ValueError:  # an unclosed bracket
         return ""
 

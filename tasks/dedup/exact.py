@@ -12,6 +12,8 @@ import hashlib
 import re
 from urllib.parse import quote, urlsplit
 
+import idna
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # What advertisers, mailers and analytics append to links by their own documentation (Google, Meta, Microsoft, TikTok,
@@ -52,7 +54,7 @@ def canonical_url(url: str) -> str:
     if parts.scheme not in _DEFAULT_PORTS or not host:
         return stripped
     login = parts.netloc.rpartition("@")[0]
-    netloc = f"{login}@" * bool(login) + _canonical_host(host)
+    netloc = f"{login}@" * bool(login) + (f"[{host}]" if ":" in host else host_name(host))
     if port is not None and port != _DEFAULT_PORTS[parts.scheme]:
         netloc += f":{port}"
     path = _without_dots(_escaped(_SESSION_IN_PATH.sub("", parts.path)))
@@ -68,16 +70,17 @@ def url_key(url: str) -> bytes | None:
     return hashlib.blake2b(data, digest_size=16, person=b"canonical url").digest() if canonical else None
 
 
-def _canonical_host(host: str) -> str:
-    """Lower case (as `urlsplit` gives it), ASCII, without the final dot of a fully qualified name."""
-    if ":" in host:
-        return f"[{host}]"
-    host = host.rstrip(".")
+def host_name(host: str) -> str:
+    """A host as it is compared: lower case, without the root's dot, international names as ASCII (`xn--…`, UTS 46).
+
+    What is no valid name comes back in lower case: pages are linked by impossible hosts too, and they stay comparable.
+    """
+    host = host.strip().rstrip(".").lower()
     if host.isascii():
         return host
     try:
-        return host.encode("idna").decode("ascii").lower()
-    except UnicodeError:  # no host name by the rules; it is still the same text
+        return idna.encode(host, uts46=True).decode("ascii")
+    except idna.IDNAError:
         return host
 
 

@@ -56,7 +56,7 @@ def refresh(store: Store, name: str, **options: Any) -> dict[str, Any]:
 def take_down(store: Store, name: str, query: TakedownQuery, scope: Scope = "cluster", **facts: Any) -> dict[str, Any]:
     """The next version without what `query` names; its manifest."""
     search = find_documents(store, query, [name])
-    newly = newly_taken_down(search.latest(name), search.targets(scope), scope)
+    newly = newly_taken_down(search.latest(name), search.to_flag(name, scope), scope)
     plan = Refresh.takedown(store, name, search.rules(scope, "asked to", "2026-01-01T00:00:00Z"), newly)
     return make_version(plan, InProcessMap(), facts=facts)[1]
 

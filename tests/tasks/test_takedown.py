@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from tasks.dedup.config import Deduplication
 from tasks.store import Store
 from tasks.takedown import TakedownQuery, find_documents, is_public_suffix, newly_taken_down
-from tests.tasks.page_store import add, id_of, near_copy, row, table, take_down, urls
+from tasks.tombstones import Tombstones
+from tests.data.prose import prose
+from tests.tasks.page_store import add, id_of, near_copy, recipe, row, table, take_down, urls
 
 
 def query(**named: str) -> TakedownQuery:
@@ -175,7 +178,48 @@ def test_a_takedown_takes_the_cluster_and_is_found_again(tmp_path: Path) -> None
     assert {int(path.split("bucket-")[1][:3]) for path in changed} <= buckets  # only theirs were written
     again = find_documents(store, named)
     assert {record.url for record in again.copies} == {"https://m.example/1"}
-    assert newly_taken_down(again.latest("web"), again.targets("cluster"), "cluster") == {}
+    assert newly_taken_down(again.latest("web"), again.to_flag("web", "cluster"), "cluster") == {}
+
+
+def test_a_repetition_reaches_no_further(tmp_path: Path) -> None:
+    """What is kept out as a copy of a copy is not itself taken down: else each repetition took the next of a chain."""
+    store = Store.open(tmp_path / "store")
+    first = prose(1)
+    second = f"{first}\n{prose(2)[: len(first) // 4]}"
+    third = f"{second}\n{prose(3)[: len(second) // 4]}"
+    pages = [
+        row(first, "https://bad.example/1"),
+        row(second, "https://m.example/2", "2025-01-01T00:00:00Z"),
+        row(third, "https://m.example/3", "2025-02-01T00:00:00Z"),
+    ]
+    add(store, "web", [*pages, row(11, "https://good.example/11")])
+    assert urls(store, "web@1") == {"https://bad.example/1", "https://m.example/3", "https://good.example/11"}
+    named = query(domain="bad.example")
+    manifest = take_down(store, "web", named)
+    reasons = {one["url"]: one["reason"] for one in table(store, "web@2", "ledger")}
+    assert reasons["https://m.example/2"] == "taken_down" and reasons["https://m.example/3"] == "taken_down_copy"
+    again = find_documents(store, named)
+    assert {record.url for record in again.copies} == {"https://m.example/2", "https://m.example/3"}
+    assert newly_taken_down(again.latest("web"), again.to_flag("web", "cluster"), "cluster") == {}
+    before = Tombstones(rules=manifest["tombstones"])
+    assert before.merged(again.rules("cluster", "asked to", "2026-01-01T00:00:00Z")) == before
+
+
+def test_who_holds_a_repeated_paragraph_is_no_copy(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    shared = max(prose(5).split("\n"), key=len)
+    rows = [
+        row(f"{prose(1)}\n{shared}", "https://good.example/1"),
+        row(f"{prose(2)}", "https://good.example/2"),
+        row(f"{shared}\n{prose(2)}", "https://bad.example/3", "2025-01-01T00:00:00Z"),
+    ]
+    paragraphs = recipe(deduplication=Deduplication(min_paragraph_chars=20, min_jaccard=1.0))
+    add(store, "web", rows, recipe=paragraphs)
+    lost = {one["url"]: one["reason"] for one in table(store, "web@1", "ledger") if one["stage"] == "paragraph_dedup"}
+    assert lost == {"https://bad.example/3": "all_paragraphs_repeated"}
+    found = find_documents(store, query(domain="bad.example"))
+    assert [record.url for record in found.records.values()] == ["https://bad.example/3"]
+    assert find_documents(store, query(domain="good.example")).copies == []
 
 
 def test_these_alone_leaves_their_copies_in(tmp_path: Path) -> None:
@@ -187,8 +231,10 @@ def test_these_alone_leaves_their_copies_in(tmp_path: Path) -> None:
     assert urls(store, "web@2") == {"https://m.example/1", "https://good.example/11"}  # the copy is revived
     found = find_documents(store, query(domain="bad.example"))
     latest = found.latest("web")
-    assert newly_taken_down(latest, found.targets("document"), "document") == {}
-    assert set(newly_taken_down(latest, found.targets("cluster"), "cluster").values()) == {"cluster"}  # goes further
+    assert newly_taken_down(latest, found.to_flag("web", "document"), "document") == {}
+    assert set(newly_taken_down(latest, found.to_flag("web", "cluster"), "cluster").values()) == {
+        "cluster"
+    }  # goes further
 
 
 def test_what_was_taken_down_does_not_come_back(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.tombstones import TombstoneRule, Tombstones, host_name, parent_domains, url_host
+from tasks.dedup.exact import host_name
+from tasks.tombstones import TombstoneRule, Tombstones, parent_domains, url_host
 
 
 def rules(*named: tuple[str, str], scope: str = "cluster") -> Tombstones:

@@ -40,6 +40,7 @@ def test_lone_surrogates_have_a_hash() -> None:
         ("https://example.com/caf\u00e9 x", "https://example.com/caf%C3%A9%20x"),
         ("https://example.com/caf%c3%a9", "https://example.com/caf%C3%A9"),
         ("http://M\u00fcnchen.de/", "https://xn--mnchen-3ya.de/"),
+        ("http://stra\u00dfe.de/", "https://xn--strae-oqa.de/"),  # another site than strasse.de since IDNA 2008
         ("http://[2001:DB8::1]:8080/a", "https://[2001:db8::1]:8080/a"),
         ("http://reader@example.com/", "https://reader@example.com/"),
         ("https://example.com/a?utm_source=x&id=7&fbclid=y&UTM_Campaign=z", "https://example.com/a?id=7"),

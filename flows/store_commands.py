@@ -79,16 +79,14 @@ def _descent(manifest: Mapping[str, Any]) -> list[str]:
 
 def _diff(options: argparse.Namespace, store: Store) -> int:
     from flows.console import console, diff_lines
-    from flows.parameters import DiffParameters
     from tasks.diff import compare, two_versions
     from tasks.diff_report import report_file, write_report
 
     if options.html and options.html.is_dir():
         raise ValueError(f"{options.html} is a folder: name a file for the report")
     before, after = (options.first, options.second) if options.second else ("", options.first)
-    parameters = DiffParameters(before=before, after=after, samples=options.samples)
-    folders = two_versions(store, parameters.before, parameters.after)
-    diff = compare(*folders, samples=parameters.samples, tokens=store.tokens, progress=console.progress)
+    folders = two_versions(store, before, after)
+    diff = compare(*folders, samples=options.samples, tokens=store.tokens, progress=console.progress)
     report = write_report(diff, options.html or report_file(store.root, diff))
     print("\n".join(diff_lines(diff)))
     print(f"report  {report}")

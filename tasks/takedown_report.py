@@ -71,6 +71,11 @@ def takedown_lines(report: Mapping[str, Any]) -> list[str]:
             f" {len(purged['stage_outputs'])} stage outputs, {len(purged['reports'])} reports"
         )
     if report["applied"]:
+        quoting = sum(run["relation"] == "published" for run in report["runs"])
+        if quoting:
+            lines.append(f"left: cards and samples of {quoting:,} runs in MLflow and Prefect may quote them")
+        if report["sources"]:
+            lines.append(f"left: {len(report['sources']):,} source files hold them; the tombstone keeps them out")
         lines.append(f"record: {report['audit']}")
     elif report["num_targets"]:
         lines.append("nothing was changed: --apply takes them down")

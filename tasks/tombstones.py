@@ -1,7 +1,10 @@
 """What must never come back: the rules that a takedown leaves in a corpus's manifest, and every later version obeys.
 
-A rule names a URL, a domain or one document. Its scope says how far it reaches: `cluster` blocks the content too, under
-whatever URL, date or id it comes again; `document` blocks this URL, or this document, alone.
+A rule names a URL, a domain or one document. Its scope says how far the takedown reached: `cluster` blocks the content
+too, under whatever URL, date or id it comes again; `document` blocks this URL, or this document, alone.
+
+What a crawl brings later from a URL or domain that was taken down is kept out, and blocks nothing elsewhere: a parking
+page or another owner's article is not what was asked for, and must not take other sites' pages with it.
 """
 
 from __future__ import annotations
@@ -75,16 +78,18 @@ class Tombstones(Configuration):
         return frozenset(rule.kind for rule in self.rules)
 
     def scope_of(self, document_id: str, url: str) -> Scope | Literal[""]:
-        """How far the takedown of this document reaches, the furthest of all rules that name it; "" where none does."""
+        """How far the takedown of this newly read document reaches: that of the rule for its id; "document" where only
+        its URL or domain is named; "" where nothing is."""
         if not self.rules:
             return ""
-        named = [("document", document_id)]
+        if (scope := self._scopes.get(("document", document_id))) is not None:
+            return scope
+        named = []
         if "url" in self._kinds and url:
             named.append(("url", canonical_url(url)))
         if "domain" in self._kinds and url:
             named += [("domain", domain) for domain in parent_domains(url_host(url))]
-        found = [self._scopes[name] for name in named if name in self._scopes]
-        return "cluster" if "cluster" in found else found[0] if found else ""
+        return "document" if any(name in self._scopes for name in named) else ""
 
     def merged(self, other: Tombstones) -> Self:
         """These rules and those of `other` that go further: a thing that is named already keeps its reason and date."""

@@ -12,7 +12,7 @@ from tasks.store import Store
 from tasks.takedown import TakedownQuery, find_documents, is_public_suffix, newly_taken_down
 from tasks.tombstones import Tombstones
 from tests.data.prose import prose
-from tests.tasks.page_store import add, id_of, near_copy, recipe, row, table, take_down, urls
+from tests.tasks.page_store import add, id_of, near_copy, recipe, refresh, row, table, take_down, urls
 
 
 def query(**named: str) -> TakedownQuery:
@@ -266,3 +266,16 @@ def test_what_was_taken_down_does_not_come_back(tmp_path: Path) -> None:
     refreshed = add(store, "web", [row(21, "https://good.example/21", later)], replace=True)
     assert refreshed["base"] == 0
     assert {url for url in urls(store, "web@4") if "good" not in url} == set()
+
+
+def test_other_content_under_a_taken_down_url_takes_no_other_page_with_it(tmp_path: Path) -> None:
+    """A parking page, or an article that others hold too: it stays out, and theirs stay in."""
+    store = Store.open(tmp_path / "store")
+    kept = [row(seed, f"https://good.example/{seed}") for seed in range(10, 14)]
+    add(store, "web", [row(1, "https://bad.example/1"), *kept])
+    take_down(store, "web", query(domain="bad.example"))
+    later = "2020-01-01T00:00:00Z"  # earlier than the others: it would survive them
+    manifest = add(store, "web", [row(10, "https://bad.example/1", later), row(11, "https://bad.example/new", later)])
+    assert urls(store, "web@3") == {one["url"] for one in kept} and manifest["taken_down"] == 0
+    replaced = refresh(store, "web", replace=True)
+    assert replaced["digest"] == manifest["digest"]

@@ -29,7 +29,7 @@ def rules(*named: tuple[str, str], scope: str = "cluster") -> Tombstones:
     ],
 )
 def test_a_domain_names_its_hosts_however_they_are_written(url: str) -> None:
-    assert rules(("domain", "Example.ORG.")).scope_of("0" * 32 + "-0", url) == "cluster"
+    assert rules(("domain", "Example.ORG.")).scope_of("0" * 32 + "-0", url) == "document"
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_a_domain_names_no_other_host(url: str) -> None:
 def test_an_international_domain_is_one_in_both_its_forms() -> None:
     for value in ("bücher.example", "BÜCHER.example", "xn--bcher-kva.example"):
         found = rules(("domain", value))
-        assert found.scope_of("x", "https://www.Bücher.example/1") == "cluster"
-        assert found.scope_of("x", "https://xn--bcher-kva.example/1") == "cluster"
+        assert found.scope_of("x", "https://www.Bücher.example/1") == "document"
+        assert found.scope_of("x", "https://xn--bcher-kva.example/1") == "document"
         assert found.scope_of("x", "https://bucher.example/1") == ""
 
 
@@ -60,9 +60,14 @@ def test_a_document_is_named_by_its_id_whatever_its_url() -> None:
     assert found.scope_of("ab-1", "") == ""
 
 
+def test_what_comes_later_from_a_place_blocks_nothing_elsewhere() -> None:
+    """Whatever stands there now is not what was asked for; its own text must not take other pages with it."""
+    assert rules(("domain", "example.org"), ("url", "https://a.net/1")).scope_of("x", "https://a.net/1") == "document"
+
+
 def test_the_furthest_scope_counts() -> None:
     narrow = rules(("document", "ab-0"), ("url", "https://example.org/a"), scope="document")
-    both = narrow.merged(rules(("domain", "example.org")))
+    both = narrow.merged(rules(("document", "ab-0")))
     assert narrow.scope_of("ab-0", "https://example.org/a") == "document"
     assert both.scope_of("ab-0", "https://example.org/a") == "cluster"
 
@@ -80,7 +85,7 @@ def test_rules_survive_the_manifest_and_a_worker() -> None:
     found = rules(("domain", "example.org"), ("document", "ab-0"))
     assert Tombstones.model_validate({"rules": found.model_dump(mode="json")["rules"]}) == found
     assert found.scope_of("ab-0", "") == "cluster"  # which fills the look-up table
-    assert pickle.loads(pickle.dumps(found)).scope_of("q", "https://x.example.org") == "cluster"
+    assert pickle.loads(pickle.dumps(found)).scope_of("q", "https://x.example.org") == "document"
     assert found == rules(("domain", "example.org"), ("document", "ab-0"))
 
 

@@ -52,7 +52,7 @@ def takedown_lines(report: Mapping[str, Any]) -> list[str]:
     """The report for a terminal, in a few lines."""
     lines = [
         f"{report['num_asked']:,} documents asked for, {report['num_copies']:,} copies of them;"
-        f" {report['num_targets']:,} {'went' if report['applied'] else 'would go'}"
+        f" {report['num_targets']:,} {'are gone' if report['applied'] else 'would go'}"
     ]
     for document in report["documents"][:MAX_SHOWN]:
         latest = {reference.partition("@")[0]: (reference, words) for reference, words in document["versions"].items()}
@@ -75,10 +75,13 @@ def takedown_lines(report: Mapping[str, Any]) -> list[str]:
         if quoting:
             lines.append(f"left: cards and samples of {quoting:,} runs in MLflow and Prefect may quote them")
         if report["sources"]:
-            lines.append(f"left: {len(report['sources']):,} source files hold them; the tombstone keeps them out")
+            lines.append(
+                f"left: {len(report['sources']):,} source files hold them: no version takes them in again, but a refresh"
+                " that reads these files anew has them in work/ meanwhile"
+            )
         lines.append(f"record: {report['audit']}")
     elif report["num_targets"]:
-        lines.append("nothing was changed: --apply takes them down")
+        lines.append("nothing was changed: --apply takes them down, and what else resembles them as closely as a copy")
     return lines
 
 
@@ -160,7 +163,8 @@ def _done(report: Mapping[str, Any]) -> str:
 def _left(report: Mapping[str, Any]) -> str:
     """What no takedown touches."""
     lines = [
-        f"- {markdown_cell(source)} still holds {count:,}: the tombstone keeps them out"
+        f"- {markdown_cell(source)} still holds {count:,}: no version takes them in again, but a refresh that reads it"
+        " anew has them in work/ meanwhile"
         for source, count in list(report["sources"].items())[:MAX_SHOWN]
     ]
     lines += [

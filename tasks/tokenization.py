@@ -185,6 +185,13 @@ def find_tokens(store: Store, *, corpus_digest: str, tokens_digest: str) -> Path
         if manifest is not None and json.loads(manifest)["digest"] == tokens_digest:
             store.fetch(store.tokens / name)
             return store.tokens / name
+    for reference in (f"{name}@{number}" for name in store.names() for number in store.versions(name)):
+        purges = store.corpus_manifest(reference).get("purged", ())
+        if audit := next((purge["audit"] for purge in purges if purge["digest_before"] == corpus_digest), ""):
+            raise ValueError(
+                f"the token shards were removed when documents were purged from {reference} (record {audit}); train a"
+                f" model on what it holds now: tokenmill pretrain --corpus {reference}"
+            )
     raise ValueError(
         f"there are no token shards with the digest {tokens_digest[:_DIGITS]} of the corpus with the digest"
         f" {corpus_digest[:_DIGITS]} in {store.places}; run `tokenmill pretrain` on that corpus again to make them"

@@ -149,8 +149,8 @@ def test_the_page_of_a_difference_goes_where_it_is_asked_for(two_versions: Path)
     ("arguments", "expected"),
     [
         (["web@1"], "no version before web@1"),
-        (["../web"], "after"),
-        (["web", "--samples", "1000"], "samples"),
+        (["../web"], "no valid corpus name"),
+        (["web@x"], "no version 'x'"),
         (["web", "--html", "s"], "name a file"),
     ],
 )

@@ -60,7 +60,7 @@ def test_people_are_told_what_was_done_and_what_is_left_to_them() -> None:
     assert "- removed 1 token shards" in markdown and "stage outputs" not in markdown
     assert "model web-smoke@1 was trained on them: a person decides" in markdown
     assert "model web-smoke@2 was" not in markdown  # it was measured on them, no more
-    assert "still holds 1: the tombstone keeps them out" in markdown and "may quote them" in markdown
+    assert "still holds 1: no version takes them in again" in markdown and "may quote them" in markdown
     lines = takedown_lines(report(**done))
     assert "published web@3" in lines and lines[-1] == "record: 20260101T000000Z-a"
     assert takedown_lines(report())[-1] == "nothing was changed: --apply takes them down"

@@ -176,6 +176,15 @@ def test_shards_are_found_by_their_digest(tmp_path: Path, recipe: PretrainRecipe
             find_tokens(store, corpus_digest=wrong_corpus, tokens_digest=wrong_tokens)
 
 
+def test_shards_that_a_purge_has_removed_are_told_from_missing_ones(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    file = make_corpus(store) / "manifest.json"
+    purged = [{"audit": "20260101T000000Z-abcdef", "digest_before": "e" * 64}]
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"purged": purged}))
+    with pytest.raises(ValueError, match=r"purged from small@1 \(record 20260101T000000Z-abcdef\); train"):
+        find_tokens(store, corpus_digest="e" * 64, tokens_digest="0" * 64)
+
+
 def test_what_is_no_corpus_version_is_refused(tmp_path: Path, recipe: PretrainRecipe) -> None:
     with pytest.raises(ValueError, match=r"holds no manifest\.json"):
         tokenize(Store.open(tmp_path), tmp_path, recipe, InProcessMap())

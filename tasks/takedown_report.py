@@ -76,8 +76,8 @@ def takedown_lines(report: Mapping[str, Any]) -> list[str]:
             lines.append(f"left: cards and samples of {quoting:,} runs in MLflow and Prefect may quote them")
         if report["sources"]:
             lines.append(
-                f"left: {len(report['sources']):,} source files hold them: no version takes them in again, but a refresh"
-                " that reads these files anew has them in work/ meanwhile"
+                f"left: {len(report['sources']):,} source files hold them: no version takes them in again, but a"
+                " refresh that reads these files anew has them in work/ meanwhile"
             )
         lines.append(f"record: {report['audit']}")
     elif report["num_targets"]:

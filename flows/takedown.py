@@ -255,7 +255,8 @@ def _purge(store: Store, audit: str, search: TakedownSearch, found: Mapping[str,
     ids = [document["document_id"] for document in found["documents"] if document["goes"]]
     latest = [search.latest(name) for name in found["corpora"]]
     for version in latest:
-        assert not holds(version, ids), f"{version.reference} still holds what was taken down from it"
+        if holds(version, ids):
+            raise RuntimeError(f"{version.reference} still holds what was taken down from it: nothing was purged")
     older = [version for version in search.versions if version.name in found["corpora"] and version not in latest]
     digests = {
         digest for version in search.versions if version.reference in found["held_by"] for digest in version.digests

@@ -66,10 +66,13 @@ def move_directory(temporary: Path, destination: Path) -> None:
     Where `destination` exists by then (another process finished the same work first), that one stays: use it where
     equal names hold equal content, or clear the destination first.
     """
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
+    for path in temporary.rglob("*"):
+        if path.is_dir():
+            _sync_directory(path)
+        elif path.is_file():
+            with path.open("rb") as opened:
                 os.fsync(opened.fileno())
+    _sync_directory(temporary)
     try:
         temporary.rename(destination)
     except OSError:

@@ -34,7 +34,7 @@ from tasks.manifest import MANIFEST, read_manifest
 from tasks.stages import SHARDS
 from tasks.store import Store
 from tasks.tables import LEDGER, PartWriter
-from tasks.takedown import KEPT_UNTIL_PURGED, KnownVersion, among
+from tasks.takedown import UNTIL_PURGED, KnownVersion, among
 from tasks.version_facts import BYTES_PER_TOKEN, corpus_digest
 
 _HOLDING = ("documents", "originals", "edits", "ledger")
@@ -154,9 +154,14 @@ def _ledger_without(table: pa.Table, ids: Sequence[str], audit: str) -> tuple[pa
     for row in rows:
         kept = row["outcome"] == "kept"
         was["" if kept else row["stage"], "" if kept else row["reason"]] += 1
-        state = KEPT_UNTIL_PURGED if kept else f"{row['reason']} of {row['survivor_id']} until purged"
-        row |= {"stage": "takedown", "outcome": "removed", "reason": "taken_down", "detail": f"{state}: {audit}"}
-        row |= {"value": None, "threshold": None, "survivor_id": None}
+        state = "kept" if kept else f"{row['reason']} of {row['survivor_id']}"
+        row |= {
+            "stage": "takedown",
+            "outcome": "removed",
+            "reason": "taken_down",
+            "detail": f"{state}{UNTIL_PURGED}{audit}",
+        }
+        row |= {"value": None, "threshold": None}  # its survivor stays: by it the cluster is found again
     others = table.filter(~among("record_id", [row["record_id"] for row in rows]))
     marked = pa.Table.from_pylist(rows, schema=LEDGER)
     return pa.concat_tables([others.select(LEDGER.names).cast(LEDGER), marked]).sort_by("record_id"), was
@@ -263,10 +268,10 @@ def finish_swaps(store: Store) -> None:
 def purge_tokens(store: Store, digests: Collection[str], ids: Collection[str]) -> list[str]:
     """Remove the token shards that hold any of these documents, here and in the remote; their folders' names.
 
-    `digests` are those of the corpus versions that held them: of shards that only the remote has, that is all that can
+    `digests` are those of the corpus versions that are purged: of shards that only the remote has, that is all that can
     be told without fetching them.
     """
-    names = {folder.name for folder in _folders(store.tokens) if _tokens_hold(folder, ids)}
+    names = {folder.name for folder in _folders(store.tokens) if _tokens_hold(folder, digests, ids)}
     for name in store.remote_folders(store.tokens):
         manifest = None if (store.tokens / name).is_dir() else store.remote_manifest(store.tokens / name)
         if manifest is not None and json.loads(manifest)["corpus_digest"] in digests:
@@ -278,7 +283,9 @@ def purge_tokens(store: Store, digests: Collection[str], ids: Collection[str]) -
     return sorted(names)
 
 
-def _tokens_hold(folder: Path, ids: Collection[str]) -> bool:
+def _tokens_hold(folder: Path, digests: Collection[str], ids: Collection[str]) -> bool:
+    if (folder / MANIFEST).is_file() and json.loads((folder / MANIFEST).read_bytes())["corpus_digest"] not in digests:
+        return False
     return any(_file_holds(file, ids) for file in sorted(folder.glob("*.parquet")))
 
 

@@ -102,8 +102,8 @@ def is_public_suffix(host: str) -> bool:
     return bool(parts.suffix) and not parts.domain
 
 
-KEPT_UNTIL_PURGED = "kept until purged"
-"""How the ledger's `detail` begins for what was a document of a version before it was purged from it."""
+UNTIL_PURGED = " until purged: "
+"""In the ledger's `detail` of what was purged from a version, between what it was there and the record of the purge."""
 
 State = Literal["kept", "duplicate", "screened_out", "taken_down"]
 
@@ -121,7 +121,7 @@ class RecordState:
     @property
     def was_kept(self) -> bool:
         """It was a document of this version, and still is, unless it was purged from it."""
-        return self.outcome == "kept" or self.detail.startswith(KEPT_UNTIL_PURGED)
+        return self.outcome == "kept" or self.detail.startswith(f"kept{UNTIL_PURGED}")
 
     @property
     def state(self) -> State:
@@ -255,6 +255,7 @@ def find_documents(store: Store, query: TakedownQuery, names: Sequence[str] = ()
     versions = tuple(_known_versions(store, names or store.names()))
     search = _Search(versions, query)
     search.ask()
+    search.add_equal_texts()
     search.add_clusters()
     search.add_earlier_copies()
     search.complete()
@@ -290,15 +291,38 @@ class _Search:
                 for row in seen[part["sha256"]]:
                     self._add(version, row, asked=True)
 
-    def add_clusters(self) -> None:
-        """The clusters of all that is asked for, each in the newest version of its corpus in which it has one.
+    def add_equal_texts(self) -> None:
+        """Who has the text of one of them to the letter, also in corpora where deduplication never saw both."""
+        texts: set[bytes] = set()
+        for version in self.versions:
+            documents = [
+                one
+                for one, record in self.records.items()
+                if version.reference in record.versions and record.versions[version.reference].state != "screened_out"
+            ]
+            for part, ids in version.parts_of("index", documents):
+                texts |= set(_index_column(version, part, "text_sha256", among("document_id", ids)))
+        equal = pc.field("text_sha256").isin(pa.array(sorted(texts), pa.binary(32)))
+        seen: dict[str, list[str]] = {}
+        for version in self.versions if texts else ():
+            found = []
+            for part in version.parts("index"):
+                if part["sha256"] not in seen:
+                    seen[part["sha256"]] = _index_column(version, part, "document_id", equal)
+                found += seen[part["sha256"]]
+            for part, ids in version.parts_of("ledger", set(found) - self.records.keys()):
+                for row in _rows(version, part, among("record_id", ids)):
+                    self._add(version, row, asked=False)
 
-        A record that has been taken down has left its cluster: an earlier version still knows it.
+    def add_clusters(self) -> None:
+        """The clusters of all that was found, each in the newest version of its corpus in which it has one.
+
+        A record that has been taken down has left its cluster: an earlier version still knows it, purged or not.
         """
         newest: dict[tuple[str, str], str] = {}
         for record in list(self.records.values()):
             for reference, state in record.versions.items():
-                if state.state in ("kept", "duplicate"):
+                if state.state in ("kept", "duplicate") or UNTIL_PURGED in state.detail:
                     newest[reference.partition("@")[0], record.record_id] = reference
         heads: dict[str, set[str]] = defaultdict(set)
         for (_, record_id), reference in newest.items():
@@ -340,6 +364,11 @@ class _Search:
         record.versions[version.reference] = RecordState(
             row["outcome"], row["stage"] or "", row["reason"] or "", row["detail"] or "", row["survivor_id"] or ""
         )
+
+
+def _index_column(version: KnownVersion, part: Mapping[str, Any], name: str, wanted: pc.Expression) -> list[Any]:
+    values: list[Any] = pq.read_table(version.folder / part["path"], columns=[name], filters=wanted)[name].to_pylist()
+    return values
 
 
 def _rows(version: KnownVersion, part: Mapping[str, Any], wanted: pc.Expression) -> list[dict[str, Any]]:

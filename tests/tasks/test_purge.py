@@ -134,6 +134,7 @@ def test_the_ledger_says_what_was_purged_and_the_search_still_knows_it(store: St
     assert details["https://bad.example/1"] == f"kept until purged: {AUDIT}"
     assert details["https://m.example/1"].startswith("near_duplicate of ")
     search = find_documents(store, QUERY)
+    assert {record.url for record in search.copies} == {"https://m.example/1"}
     states = {record.url: record.versions["web@1"] for record in search.asked}
     assert {state.state for state in states.values()} == {"taken_down"}
     assert all(state.was_kept for state in states.values())

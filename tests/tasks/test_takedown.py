@@ -71,6 +71,20 @@ def test_the_cluster_of_a_removed_page_is_that_of_its_survivor(store: Store) -> 
     assert [record.url for record in found.copies] == ["https://bad.example/one"]
 
 
+def test_the_same_text_is_found_in_a_corpus_that_never_saw_both(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    add(store, "web", [row(1, "https://bad.example/1"), row(2, "https://good.example/2")])
+    add(
+        store, "news", [row(1, "https://reprint.example/1"), row(near_copy(1), "https://reprint.example/2"), row(3, "")]
+    )
+    found = find_documents(store, query(domain="bad.example"))
+    assert {record.url for record in found.copies} == {"https://reprint.example/1", "https://reprint.example/2"}
+    assert found.names("cluster") == ["news", "web"] and found.names("document") == ["web"]
+    assert {record.url for record in find_documents(store, query(domain="bad.example"), ["web"]).records.values()} == {
+        "https://bad.example/1"
+    }
+
+
 def test_a_url_is_found_however_it_is_written_and_a_document_by_its_id(store: Store) -> None:
     written = find_documents(store, query(url="HTTPS://BAD.example:443/one#part"))
     assert [record.url for record in written.asked] == ["https://bad.example/one"]

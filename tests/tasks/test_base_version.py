@@ -215,7 +215,7 @@ def test_tombstones_and_what_is_taken_down_enter_with_the_index_and_not_before(r
     )
     for one in (ruled, newly):
         same = {name for name in plain.stages if plain.stages[name].fingerprint == one.stages[name].fingerprint}
-        assert same == {"inventory", "read", "extract", "language", "quality", "toxicity", "gather"}
+        assert same == {"inventory", "read", "extract", "language", "quality", "toxicity", "gather_runs", "gather"}
 
 
 def test_the_runs_that_screened_its_records_are_kept_with_a_version(root: Path) -> None:

@@ -178,7 +178,11 @@ def _takedown(takedown: argparse.ArgumentParser) -> None:
     takedown.add_argument(
         "--purge", action="store_true", help="with --apply: remove them from the older versions' files as well"
     )
-    takedown.add_argument("--only", action="store_true", help="these documents alone, not their near-duplicates")
+    takedown.add_argument(
+        "--only",
+        action="store_true",
+        help="these documents alone, not their near-duplicates; the same text may come again under another URL or date",
+    )
     takedown.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
 
 

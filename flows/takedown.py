@@ -61,7 +61,10 @@ class TakedownParameters(BaseModel):
         description="This corpus alone. Empty: all corpora.",
     )
     only: bool = Field(
-        False, title="These alone", description="Leave their near-duplicates in. Off: the whole cluster goes."
+        False,
+        title="These alone",
+        description="Leave their near-duplicates in; the same text may come again under another URL or date."
+        " Off: the whole cluster goes, and its content stays out.",
     )
     reason: str = Field("", title="Reason", max_length=2000, description="Why, for the record.")
     apply: bool = Field(

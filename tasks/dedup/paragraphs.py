@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,34 +74,33 @@ def paragraphs(text: str, min_chars: int) -> Iterator[Paragraph]:
 def write_paragraph_run(documents: Path, bucket: int, output_file: Path, config: Deduplication) -> int:
     """Write the run of one bucket's kept documents (document_id, date, text in Parquet); how many paragraphs.
 
-    Holds the run in memory, 112 bytes a paragraph, and the texts of a batch. Raises ValueError where an id or a date is
-    longer than the pipeline writes it.
+    Holds the run in memory, 250 bytes a paragraph while it is sorted, and the texts of a batch. Raises ValueError where
+    an id or a date is longer than the pipeline writes it.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in RUN.names or ()}
-    row = 0
+    parts = [np.empty(0, RUN)]
+    first_row = 0
     for batch in pq.ParquetFile(documents).iter_batches(DOCUMENTS_PER_BATCH, columns=["document_id", "date", "text"]):
-        for document in batch.to_pylist():
-            identity = document["document_id"].encode()
-            date = document["date"].encode()
-            if len(identity) > 48 or len(date) > 20:
-                raise ValueError(f"{documents}: document {document['document_id']!r} of {document['date']!r}: too long")
-            for found in paragraphs(document["text"], config.min_paragraph_chars):
-                columns["high"].append(int.from_bytes(found.key[:8], "big"))
-                columns["low"].append(int.from_bytes(found.key[8:], "big"))
-                columns["num_chars"].append(len(document["text"]))
-                columns["date"].append(date)
-                columns["document_id"].append(identity)
-                columns["row"].append(row)
-                columns["paragraph"].append(found.number)
-            row += 1
-    run = np.empty(len(columns["high"]), dtype=RUN)
-    run["bucket"] = bucket
-    for name, values in columns.items():
-        if name != "bucket":
-            run[name] = values
+        rows = batch.to_pylist()
+        for row in rows:
+            if len(row["document_id"].encode()) > 48 or len(row["date"].encode()) > 20:
+                raise ValueError(f"{documents}: document {row['document_id']!r} of {row['date']!r}: too long")
+        parts.append(np.array(list(_run_rows(rows, bucket, first_row, config.min_paragraph_chars)), dtype=RUN))
+        first_row += len(rows)
+    run = np.concatenate(parts)
     run = run[np.lexsort((run["low"], run["high"]))]
     np.save(output_file, run, allow_pickle=False)
     return len(run)
+
+
+def _run_rows(
+    documents: Sequence[Mapping[str, str]], bucket: int, first_row: int, min_chars: int
+) -> Iterator[tuple[Any, ...]]:
+    """What `RUN` says of each paragraph of these documents."""
+    for row, document in enumerate(documents, first_row):
+        order = (len(document["text"]), document["date"].encode(), document["document_id"].encode())
+        for found in paragraphs(document["text"], min_chars):
+            high, low = int.from_bytes(found.key[:8], "big"), int.from_bytes(found.key[8:], "big")
+            yield (high, low, *order, bucket, row, found.number)
 
 
 def _slice(run_file: Path, partition: int, num_partitions: int) -> NDArray[Any]:
@@ -119,7 +118,8 @@ def repeated_paragraphs(
 ) -> int:
     """Write (`REPEATED`, sorted) which paragraphs of this partition of the hashes go; returns how many.
 
-    Holds the partition's share of all runs in memory, about three times 112 bytes a paragraph.
+    Holds the partition's share of all runs in memory, some 500 bytes a paragraph. Equal paragraphs are in one
+    partition: one that stands on a hundred million pages would need 50 GB.
     """
     found = np.concatenate([np.empty(0, RUN), *(_slice(run, partition, num_partitions) for run in runs)])
     order: list[NDArray[Any]] = [found["paragraph"], found["document_id"], found["date"]]

@@ -224,6 +224,15 @@ def flow_of(stack: Stack, name: str) -> str:
     return str(json.loads(body)["id"])
 
 
+@pytest.fixture
+def hang_ups_arrive() -> Iterator[None]:
+    """Where the tests themselves run under nohup, what they start would ignore SIGHUP, as it should."""
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, earlier)
+
+
+@pytest.mark.usefixtures("hang_ups_arrive")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_told_to_end_while_starting(stack: Stack, number: signal.Signals) -> None:
     wait_until(lambda: "waiting for prefect" in stack.errors.read_text(), 60)

@@ -82,6 +82,8 @@ def takedown_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"record: {report['audit']}")
     elif report["num_targets"]:
         lines.append("nothing was changed: --apply takes them down, and what else resembles them as closely as a copy")
+    else:
+        lines.append("no corpus of this store knows any of it: nothing was changed")
     return lines
 
 

@@ -64,6 +64,8 @@ def test_people_are_told_what_was_done_and_what_is_left_to_them() -> None:
     lines = takedown_lines(report(**done))
     assert "published web@3" in lines and lines[-1] == "record: 20260101T000000Z-a"
     assert takedown_lines(report())[-1].startswith("nothing was changed: --apply takes them down")
+    unknown = report(num_asked=0, num_copies=0, num_targets=0, documents=[])
+    assert takedown_lines(unknown)[-1] == "no corpus of this store knows any of it: nothing was changed"
     assert any("copy, stays (--only)" in line for line in takedown_lines(report(scope="document")))
 
 

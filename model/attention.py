@@ -6,6 +6,10 @@ K key/value heads, C head dimension.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,13 +33,29 @@ def document_mask(document_ids_BT: Tensor) -> Mask:
 
 
 def block_document_mask(document_ids_BT: Tensor) -> BlockMask:
-    """`dense_document_mask` by blocks of 128 x 128 positions (FlexAttention, Dong et al. 2024)."""
+    """`dense_document_mask` by blocks of 128 x 128 positions (FlexAttention, Dong et al. 2024).
+
+    On a GPU it is compiled: torch would otherwise write out all (B, T, T) of it to count what is in a block.
+    """
     num_rows, num_positions = document_ids_BT.shape
+    create = _compiled_on_gpu(create_block_mask, document_ids_BT)
 
     def may_look(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (document_ids_BT[row, query] == document_ids_BT[row, key])
 
-    return create_block_mask(may_look, num_rows, None, num_positions, num_positions, device=str(document_ids_BT.device))
+    mask: BlockMask = create(may_look, num_rows, None, num_positions, num_positions, device=str(document_ids_BT.device))
+    return mask
+
+
+def _compiled_on_gpu(function: Callable[..., Any], argument: Tensor) -> Callable[..., Any]:
+    """`function`, by torch's compiler where `argument` is on a GPU and nobody is compiling the caller already."""
+    return _compiled(function) if argument.is_cuda and not torch.compiler.is_compiling() else function
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Once for all layers and steps, and on first use: the compiler takes seconds to import."""
+    return torch.compile(function)
 
 
 def dense_document_mask(document_ids_BT: Tensor) -> Tensor:
@@ -90,8 +110,9 @@ class Attention(nn.Module):
     def _attended(self, query_BHTC: Tensor, key_BKSC: Tensor, value_BKSC: Tensor, mask: Mask | None) -> Tensor:
         """(B, H, T, C): for each query the values of what it looks at, weighted."""
         if isinstance(mask, BlockMask):
-            attended = flex_attention(query_BHTC, key_BKSC, value_BKSC, block_mask=mask, enable_gqa=True)
-            assert isinstance(attended, Tensor)
+            # its kernels come from torch's compiler alone: called by itself it writes out all scores, (B, H, T, S)
+            attend = _compiled_on_gpu(flex_attention, query_BHTC)
+            attended: Tensor = attend(query_BHTC, key_BKSC, value_BKSC, block_mask=mask, enable_gqa=True)
             return attended
         group_size = query_BHTC.shape[1] // key_BKSC.shape[1]
         if mask is not None and group_size > 1:

@@ -61,18 +61,22 @@ def tokenize(
     progress: Progress = no_progress,
     *,
     choice: TokenizerChoice | None = None,
+    tokenizer: TrainedTokenizer | None = None,
 ) -> TokenizedCorpus:
     """The token shards of a corpus version for a recipe; made once, by any machine of the store's remote, then reused.
 
-    `choice` is the generation of the tokenizer, None the latest. Raises ValueError where `corpus` is no complete
-    version, is damaged or holds too few documents to split.
+    `choice` is the generation of the corpus' own tokenizer, None the latest; or `tokenizer` is another corpus', with
+    which this one shall be mixed. Raises ValueError where `corpus` is no complete version, is damaged or holds too few
+    documents to split.
     """
+    assert choice is None or tokenizer is None
     manifest = read_manifest(corpus)
     if manifest is None:
         raise ValueError(f"{corpus} holds no manifest.json: it is no corpus version, or an unfinished one")
-    line = tokenizer_line(store, manifest, recipe)
     split = split_documents(corpus_cluster_ids(corpus), recipe.held_out_fraction)
-    tokenizer = line.obtain(choice or line.choose(manifest["digest"]), corpus, manifest, split, shard_map, progress)
+    if tokenizer is None:
+        line = tokenizer_line(store, manifest, recipe)
+        tokenizer = line.obtain(choice or line.choose(manifest["digest"]), corpus, manifest, split, shard_map, progress)
     packing = packing_identity(tokenizer.sha256)
     name = f"{manifest['digest'][:_DIGITS]}-{fingerprint({'packing': packing, 'split': split})[:_DIGITS]}"
     tokens = store.tokens / name

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from model.attention import (
     Attention,
@@ -132,3 +133,20 @@ def test_flex_attention_sees_what_the_dense_mask_shows(num_kv_heads: int) -> Non
         flex = attention(x_BTD, cos_sin, block_document_mask(documents_BT))
     torch.testing.assert_close(flex, dense, atol=1e-5, rtol=1e-5)
     assert isinstance(document_mask(documents_BT), torch.Tensor)  # what the CPU trains with
+
+
+def test_compiled_flex_attention_takes_any_documents_without_compiling_again() -> None:
+    """As a compiled block runs it on a GPU, but for the kernel: a mask is new in every step, the graph is not."""
+    attention = attention_of(2).float()
+    compiled = attention_of(2).float()
+    counter = CompileCounterWithBackend("eager")
+    compiled.compile(backend=counter, fullgraph=True)
+    cos_sin = rotary_cos_sin(0, 200, HEAD_DIM, THETA, torch.device("cpu"))
+    for length in (30, 60, 150):
+        x_BTD = torch.randn(2, 200, D_MODEL)
+        documents_BT = (torch.arange(200) // length).int().expand(2, -1)
+        with torch.no_grad():
+            flex = compiled(x_BTD, cos_sin, block_document_mask(documents_BT))
+            dense = attention(x_BTD, cos_sin, dense_document_mask(documents_BT))
+        torch.testing.assert_close(flex, dense, atol=1e-5, rtol=1e-5)
+    assert counter.frame_count == 1

@@ -69,6 +69,19 @@ def test_shards_are_made_once(tmp_path: Path, recipe: PretrainRecipe) -> None:
     assert tokenize(store, corpus, other, InProcessMap()).folder != made.folder
 
 
+def test_a_corpus_is_packed_with_the_tokenizer_of_another_one(tmp_path: Path, recipe: PretrainRecipe) -> None:
+    store = Store.open(tmp_path)
+    first = tokenize(store, make_corpus(store), recipe, InProcessMap())
+    other = make_corpus(store, 1, {"other": "zebra quartz jukebox " * 40, **NEXT_TEXTS}, name="other")
+    own = tokenize(store, other, recipe, InProcessMap())
+    mixed = tokenize(store, other, recipe, InProcessMap(), tokenizer=first.tokenizer)
+    assert mixed.tokenizer == first.tokenizer != own.tokenizer
+    assert mixed.folder != own.folder
+    one, two = TokenShards(first.folder, "train"), TokenShards(mixed.folder, "train")
+    assert one.tokenizer_sha256 == two.tokenizer_sha256 != TokenShards(own.folder, "train").tokenizer_sha256
+    assert two.corpus_digest == TokenShards(own.folder, "train").corpus_digest
+
+
 def test_one_changed_document_has_one_bucket_packed(tmp_path: Path, recipe: PretrainRecipe) -> None:
     store = Store.open(tmp_path / "store")
     first = tokenize(store, make_corpus(store, 1), recipe, InProcessMap())

@@ -42,13 +42,14 @@ from tasks.atomic import write_json
 from tasks.loss_curve import loss_curve_picture
 from tasks.markdown import markdown_quotes, markdown_table
 from tasks.metrics_file import METRICS_FILE
+from tasks.mixture import MixtureSource
 from tasks.pack import MANIFEST, SPLITS, TokenShards
 from tasks.ports import ShardMap
 from tasks.samples import SAMPLES_FILE, read_samples
 from tasks.store import RUN_RECORD
 from tasks.tokenization import TokenizedCorpus, tokenize
 from tasks.tokenizer import TOKENIZER_FILE, tokenizer_hash
-from tasks.train_loop import TrainJob
+from tasks.training import TrainJob
 from tasks.version_facts import corpus_sizes
 
 _METRICS = ("loss", "learning_rate", "grad_norm", "tokens_per_s", "held_out_loss", "held_out_bits_per_byte", "tokens")
@@ -118,7 +119,8 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
                 known |= {"tokens": str(tokens), "tokenizer": made.tokenizer.facts}
                 write_json(plan.run_dir / RUN_RECORD, known)
             job = TrainJob(
-                tokens_dir=tokens,
+                corpora=(MixtureSource(corpus=plan.reference, tokens_dir=tokens),),
+                corpus_dir=plan.corpus,
                 tokenizer_file=tokens / TOKENIZER_FILE,
                 run_dir=plan.run_dir,
                 recipe=plan.recipe,
@@ -200,7 +202,7 @@ def _register(
         "loss": result["loss"],
         "bits_per_byte": result["bits_per_byte"],
         "num_parameters": result["num_parameters"],
-        "tokens_in_corpus": sum(TokenShards(job.tokens_dir, split).num_tokens for split in SPLITS),
+        "tokens_in_corpus": sum(TokenShards(job.corpora[0].tokens_dir, split).num_tokens for split in SPLITS),
         "loss_curve": str(curve),
     }
 
@@ -215,7 +217,7 @@ def _version_tags(
         "corpus_digest": plan.manifest["digest"],
         TOKENS_TAG: str(plan.manifest.get("estimated_tokens", 0)),
         "tokenizer_sha256": tokenizer_hash(job.tokenizer_file),
-        "tokens": str(job.tokens_dir),
+        "tokens": str(job.corpora[0].tokens_dir),
         "checkpoint": result["checkpoint"],
         "run_dir": str(plan.run_dir),
         **prefect_tags(plan.store),

@@ -21,7 +21,7 @@ from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe, r
 from tasks.store import RUN_RECORD, Store, checked_name
 from tasks.tokenization import tokenizer_line
 from tasks.tokenizer_generations import TokenizerChoice, TokenizerLine
-from tasks.train_loop import CHECKPOINTS
+from tasks.training import CHECKPOINTS
 
 TOKENS_TAG = "corpus_estimated_tokens"
 

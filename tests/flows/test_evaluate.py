@@ -16,11 +16,12 @@ from flows.parameters import EvaluateParameters
 from infra.mlflow_tracker import tracked_run
 from infra.registry import champion, register_model
 from infra.tracking_client import client
+from tasks.mixture import MixtureSource
 from tasks.pack import tokenize_bucket, write_token_manifest
 from tasks.recipes.pretraining import PretrainRecipe
 from tasks.store import Store
 from tasks.tokenizer import HeldOutSplit, TokenizerConfig, save_tokenizer, tokenizer_hash, train_tokenizer
-from tasks.train_loop import TrainJob, train
+from tasks.training import TrainJob, train
 from tests.data.prose import prose
 
 pytestmark = pytest.mark.verify
@@ -68,7 +69,11 @@ def register(store: Store, vocab_size: int, num_steps: int) -> None:
     with tracked_run(store, "pretrain", tags={}) as tracker:
         run_dir = store.runs / tracker.run_id
         job = TrainJob(
-            tokens_dir=tokens, tokenizer_file=tokens / "tokenizer.json", run_dir=run_dir, recipe=recipe, device="cpu"
+            corpora=(MixtureSource(corpus="web@1", tokens_dir=tokens),),
+            tokenizer_file=tokens / "tokenizer.json",
+            run_dir=run_dir,
+            recipe=recipe,
+            device="cpu",
         )
         torch.set_num_threads(1)
         result = train(job)
@@ -76,7 +81,7 @@ def register(store: Store, vocab_size: int, num_steps: int) -> None:
             store,
             tracker,
             name="web-smoke",
-            checkpoint=result.checkpoint,
+            checkpoint=Path(result.checkpoint),
             tokenizer_file=tokens / "tokenizer.json",
             tags={"tokens": str(tokens), "tokenizer_sha256": tokenizer_hash(tokens / "tokenizer.json")},
             description="",

@@ -27,7 +27,7 @@ from flows.stages import (
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.registry import LOGGED_MODEL_TAG, ModelVersion, champion, find_model, move_champion
 from infra.settings import current_store
-from tasks.checkpoint import read_state
+from tasks.checkpoints import read_state
 from tasks.evaluation.bits_per_byte import (
     BitsPerByte,
     choose_documents,
@@ -73,7 +73,7 @@ def check_evaluate(parameters: EvaluateParameters) -> EvaluatePlan:
     if wanted == "ask" and not parameters.dry_run:
         check_approvable()
     state = read_state(version.folder)
-    tokens = find_tokens(store, corpus_digest=state.corpus_digest, tokens_digest=state.tokens_digest)
+    tokens = find_tokens(store, corpus_digest=state.corpus_digest, tokens_digest=state.tokens_digests[0])
     numbers = choose_documents(TokenShards(tokens, "held_out"), MAX_DOCUMENTS[parameters.scoring.profile])
     return EvaluatePlan(store, version, tokens, numbers, champion(store, name) if wanted != "never" else None)
 

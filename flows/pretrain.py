@@ -35,24 +35,26 @@ from flows.stages import (
 from flows.training_slot import training_slot, turn_of
 from infra.earlier_run import RUN_DIR_TAG
 from infra.mlflow_tracker import MlflowTracker, tracked_run
+from infra.ray_elastic import WORKERS_FILE
 from infra.ray_map import ray_cluster
 from infra.ray_train import RESULT_FILE, MetricRow, run_training
 from infra.registry import register_model
+from infra.tensorboard import TENSORBOARD_FOLDER, TensorBoardLog
 from tasks.atomic import write_json
 from tasks.loss_curve import loss_curve_picture
 from tasks.markdown import markdown_quotes, markdown_table
-from tasks.metrics_file import METRICS_FILE
+from tasks.metrics_file import METRICS_FILE, ROLLED_BACK_FILE
 from tasks.mixture import MixtureSource
 from tasks.pack import MANIFEST, SPLITS, TokenShards
 from tasks.ports import ShardMap
 from tasks.samples import SAMPLES_FILE, read_samples
+from tasks.spike_file import SPIKES_FILE, read_spikes, spikes_markdown, spikes_table
 from tasks.store import RUN_RECORD
 from tasks.tokenization import TokenizedCorpus, tokenize
 from tasks.tokenizer import TOKENIZER_FILE, tokenizer_hash
 from tasks.training import TrainJob
 from tasks.version_facts import corpus_sizes
 
-_METRICS = ("loss", "learning_rate", "grad_norm", "tokens_per_s", "held_out_loss", "held_out_bits_per_byte", "tokens")
 _SHOWN_CURVE_DPI = 60  # 540 x 360 pixels, about 30 kB, which travel in the artifact itself
 
 
@@ -142,22 +144,37 @@ def _tokenize(plan: PretrainPlan, shard_map: ShardMap) -> TokenizedCorpus:
     return tokenize(plan.store, plan.corpus, plan.recipe, shard_map, progress, choice=plan.tokenizer)
 
 
-def _train(job: TrainJob, num_workers: int, tracker: MlflowTracker) -> dict[str, Any]:
-    recorded = tracker.last_step("loss")
+def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTracker) -> dict[str, Any]:
+    recorded_batch = tracker.last_value("batch", -1)
+    spikes_file = job.run_dir / SPIKES_FILE
 
     def on_rows(rows: list[MetricRow], num_steps: int) -> None:
-        new = [row for row in rows if row["step"] > recorded]
-        tracker.metric_rows(
-            [(row["step"], {key: row[key] for key in _METRICS if row.get(key) is not None}) for row in new]
-        )
+        new = [row for row in rows if row["batch"] > recorded_batch]
+        tracker.metric_rows([(row["step"], _figures(row)) for row in new])
+        log.rows(rows)
         if any("held_out_loss" in row for row in new):
             _log_samples(job, tracker)
+            log.samples(read_samples(job.run_dir / SAMPLES_FILE))
+        if any("spike" in row for row in new):
+            spikes = read_spikes(spikes_file)
+            tracker.json(spikes_table(spikes), "spikes.json")
+            log.spikes(spikes)
         last = rows[-1]
         if last["loss"] is not None:
             note = f"loss {last['loss']:.3f}, {last['tokens_per_s']:,.0f} tokens/s"
             progress("train", last["step"], num_steps, note=note)
 
-    return run_training(job, num_workers=num_workers, on_rows=on_rows)
+    with TensorBoardLog(job.run_dir / TENSORBOARD_FOLDER) as log:
+        try:
+            return run_training(job, num_workers=num_workers, on_rows=on_rows)
+        finally:
+            if spikes := read_spikes(spikes_file):  # also of a run that one of them has ended
+                show_markdown("spikes", spikes_markdown(spikes), f"{len(spikes)} loss spikes and their documents")
+
+
+def _figures(row: MetricRow) -> dict[str, float]:
+    """What MLflow draws of a step: every figure that is finite."""
+    return {key: value for key, value in row.items() if key != "step" and isinstance(value, int | float)}
 
 
 def _log_samples(job: TrainJob, tracker: MlflowTracker) -> None:
@@ -171,8 +188,10 @@ def _register(
     plan: PretrainPlan, tracker: MlflowTracker, job: TrainJob, result: dict[str, Any], tokenizer: Mapping[str, Any]
 ) -> dict[str, Any]:
     curve = _show_curve(plan, job)
-    for file in (curve, job.run_dir / METRICS_FILE, job.run_dir / RESULT_FILE):
-        tracker.artifact(file)
+    kept = (METRICS_FILE, ROLLED_BACK_FILE, SPIKES_FILE, WORKERS_FILE, RESULT_FILE)
+    for file in (curve, *(job.run_dir / name for name in kept)):
+        if file.is_file():
+            tracker.artifact(file)
     tracker.artifact(job.tokenizer_file, "tokenizer")
     digest = plan.manifest["digest"]
     summary = (

@@ -14,7 +14,7 @@ from infra.earlier_run import find_earlier_run
 from infra.ray_map import check_cluster
 from infra.registry import model_references
 from infra.settings import current_store
-from tasks.checkpoint import latest_checkpoint
+from tasks.checkpoints import checkpoint_step, latest_checkpoint
 from tasks.estimate import estimate_pretrain
 from tasks.manifest import code_version, fingerprint, library_versions
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe, resume_differences
@@ -215,7 +215,7 @@ def dry_run_pretrain(plan: PretrainPlan, parameters: PretrainParameters) -> dict
         "resumes_mlflow_run": plan.earlier.get("mlflow_run_id", ""),
         "tokenizer_generation": plan.tokenizer.generation,
         "would_train_tokenizer": not plan.tokenizer.is_made,
-        "resumes_from_step": int(checkpoint.name.removeprefix("step-")) if checkpoint else 0,
+        "resumes_from_step": checkpoint_step(checkpoint) if checkpoint else 0,
         "recipe": plan.recipe.model_dump(mode="json"),
         **plan.estimate(),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ from infra.tracking_spool import Spool, deliver_spools
 from tasks.store import Store
 
 EXPERIMENT = "tokenmill"
+_METRIC_OTHERS = re.compile(r"[^\w\-. :/]")  # than what MLflow takes in the name of a metric
 _PARAM_CHARS = 6000  # MLflow's limit for one value
 _NOTE_CHARS = 6000  # of MLflow's 8,000 for a description; its links come after them
 _ERROR_CHARS = 5000
@@ -69,16 +71,17 @@ class MlflowTracker:
         self.run_id, self.experiment_id = str(run.info.run_id), str(run.info.experiment_id)
         self.artifact_uri = str(run.info.artifact_uri)
         self._parent = str(run.data.tags.get("mlflow.parentRunId", ""))
-        self._last_steps: dict[str, int] = {}
+        self._latest: dict[str, tuple[int, float]] = {}
         for metric in run.data.to_proto().metrics:  # of each the latest
-            self._note_step(metric.key, metric.step)
+            self._note(metric.key, metric.step, metric.value)
         for entry in spool.pending():
             for step, values in entry.get("rows", ()):
-                for key in values:
-                    self._note_step(key, step)
+                for key, value in values.items():
+                    self._note(key, step, value)
 
-    def _note_step(self, metric: str, step: int) -> None:
-        self._last_steps[metric] = max(step, self._last_steps.get(metric, -1))
+    def _note(self, metric: str, step: int, value: float) -> None:
+        if step >= self._latest.get(metric, (-1, 0.0))[0]:
+            self._latest[metric] = step, value
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Nested values as dotted names; rules of a recipe by their kind. What the run has said before stays."""
@@ -88,14 +91,17 @@ class MlflowTracker:
         self.metric_rows([(step, values)])
 
     def metric_rows(self, rows: list[tuple[int, Mapping[str, float]]]) -> None:
-        """Metrics of many steps."""
-        plain = [(int(step), {key: float(value) for key, value in values.items()}) for step, values in rows]
+        """Metrics of many steps. Of a name, what MLflow has no character for becomes `_`."""
+        plain = [
+            (int(step), {_METRIC_OTHERS.sub("_", key): float(value) for key, value in values.items()})
+            for step, values in rows
+        ]
         few = max(1, METRICS_PER_CALL // max((len(values) for _, values in plain), default=1))
         for start in range(0, len(plain), few):
             self._spool.append({"kind": "metrics", "at": _now_ms(), "rows": plain[start : start + few]})
         for step, values in plain:
-            for key in values:
-                self._note_step(key, step)
+            for key, value in values.items():
+                self._note(key, step, value)
 
     def scores(self, model_id: str, values: Mapping[str, float], corpus: str, digest: str) -> None:
         """Metrics of a registered model on a corpus: of this run, whose input the model becomes, and of the model."""
@@ -105,7 +111,11 @@ class MlflowTracker:
 
     def last_step(self, metric: str) -> int:
         """The last step that this run has of `metric`, here or at the server; -1 where it has none."""
-        return self._last_steps.get(metric, -1)
+        return self._latest.get(metric, (-1, 0.0))[0]
+
+    def last_value(self, metric: str, default: float) -> float:
+        """The value at that step; `default` where there is none."""
+        return self._latest.get(metric, (-1, default))[1]
 
     def tags(self, values: Mapping[str, str]) -> None:
         self._spool.append({"kind": "tags", "values": dict(values)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.config import DecoderConfig, num_parameters
-from tasks.checkpoint import CheckpointState
+from tasks.checkpoints import CheckpointState
 from tasks.markdown import markdown_cell, markdown_facts
 
 

@@ -36,7 +36,7 @@ from infra.model_card import model_card
 from infra.settings import mlflow_uri
 from infra.tracking_client import answered, client
 from tasks.atomic import new_directory
-from tasks.checkpoint import CheckpointState, copy_for_use, read_state
+from tasks.checkpoints import CheckpointState, copy_for_use, read_state
 from tasks.generation import TextGenerator
 from tasks.manifest import code_version
 from tasks.store import Store, checked_name

@@ -9,7 +9,8 @@ Kept are
 - collected sources that a kept version was read from;
 - token shards of kept versions and of models, without the work that they were made by: they hold all of it;
 - every tokenizer, audit record, report and preview;
-- of a training run the checkpoints that models name, and of one that has not finished the newest good one;
+- of a training run the checkpoints that models name, and of one that has not finished the newest one, which it goes on
+  from, and the last good one, which it would go back to;
 - whatever is younger than the least age, and whatever cannot be read: only a person can tell what it is.
 
 Nothing is removed here. A `Plan` is the same for a dry run and for the real one (infra/garbage.py).
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.checkpoint import complete_checkpoints, read_state
+from tasks.checkpoints import latest_checkpoint, read_state
 from tasks.manifest import MANIFEST, read_manifest
 from tasks.pack import MANIFEST as TOKENS_MANIFEST
 from tasks.stages import SHARDS, stage_directory
@@ -187,11 +188,12 @@ class _Planner:
     # training runs
 
     def _unfinished_runs(self) -> dict[Path, str]:
-        """The runs that would go on, with the digest of their corpus, as their newest good checkpoint has it."""
+        """The runs that would go on, with the digest of their corpus, as their newest checkpoint has it."""
         found = {}
         for run in _folders(self._store.runs):
-            if not self._models_of(run) and not _registered(run) and (good := _newest_good(run)) is not None:
-                found[run] = good[1]
+            newest = None if self._models_of(run) or _registered(run) else latest_checkpoint(run / CHECKPOINTS)
+            if newest is not None:
+                found[run] = read_state(newest).corpus_digest
         return found
 
     def _models_of(self, run: Path) -> list[Reference]:
@@ -207,7 +209,7 @@ class _Planner:
         for run in _folders(self._store.runs):
             lock = f"run-{run.name}"
             if run in unfinished:
-                self._checkpoints(run, {_good_folder(run).name: "the unfinished training goes on from it"}, lock)
+                self._checkpoints(run, _needed_to_go_on(run), lock)
             elif models := self._models_of(run):
                 named = {m.checkpoint.name: f"{m.name} names it" for m in models if m.checkpoint is not None}
                 self._checkpoints(run, named, lock)
@@ -326,13 +328,9 @@ def _registered(run: Path) -> bool:
         return False
 
 
-def _newest_good(run: Path) -> tuple[Path, str] | None:
-    """The newest complete checkpoint of a run, with the digest of its corpus."""
-    complete = complete_checkpoints(run / CHECKPOINTS)
-    return (complete[-1], read_state(complete[-1]).corpus_digest) if complete else None
-
-
-def _good_folder(run: Path) -> Path:
-    good = _newest_good(run)
-    assert good is not None, "asked of unfinished runs, which have one"
-    return good[0]
+def _needed_to_go_on(run: Path) -> dict[str, str]:
+    """The checkpoints that an unfinished run needs, by the folder's name, and what for."""
+    newest = latest_checkpoint(run / CHECKPOINTS)
+    good = latest_checkpoint(run / CHECKPOINTS, good_only=True)
+    needed = {Path(good).name: "the unfinished training would go back to it after a loss spike"} if good else {}
+    return needed | ({Path(newest).name: "the unfinished training goes on from it"} if newest else {})

@@ -11,7 +11,7 @@ from tokenizers.decoders import DecodeStream
 
 from model.decoder import Decoder
 from model.generate import generate
-from tasks.checkpoint import CheckpointState, load_decoder
+from tasks.checkpoints import CheckpointState, load_decoder
 from tasks.tokenizer import END_OF_TEXT_ID, encodable, load_tokenizer, tokenizer_hash
 
 

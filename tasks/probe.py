@@ -55,7 +55,7 @@ class Probe:
     checkpoint_s: float  # that a step waits for one checkpoint
     process_bytes: int  # resident before the network was built
     peak_bytes: int  # resident at most, on a CPU; held by torch at most, on a GPU
-    num_steps: int  # that `step_s` is the mean of
+    num_steps: int  # that `step_s` is the median of
 
 
 class ProbeOrder(Configuration):
@@ -198,9 +198,12 @@ def _measure(folder: Path, rank: int) -> None:
         on_gpu = order.device.startswith("cuda")
         if on_gpu:
             torch.cuda.set_device(rank)
-        store = dist.FileStore(str(folder / "rendezvous"), order.world_size)
-        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=order.world_size)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            init_method=(folder / "rendezvous").as_uri(),
+            rank=rank,
+            world_size=order.world_size,
+        )
 
     def run(name: str, microbatches: int, num_steps: int) -> tuple[list[Mapping[str, float]], StepReport, float]:
         """The seconds of each step by part, the last step, and when the first one was done."""
@@ -223,14 +226,14 @@ def _measure(folder: Path, rank: int) -> None:
         return [report.times_s for report in reports], reports[-1], done_s[0] - began_s
 
     process_bytes = memory_use(torch.device("cpu")).rss_bytes
-    times, _, first_s = run("first", 1, 2)
-    microbatch_s = torch.tensor(without_interruptions(times[-1]))
+    times, _, first_s = run("first", 1, 3)
+    microbatch_s = torch.tensor(min(without_interruptions(each) for each in times[1:]))
     if order.world_size > 1:
         dist.broadcast(microbatch_s, 0)
     microbatches, num_steps = affordable(float(microbatch_s), order.microbatches)
     times, last, _ = run("second", microbatches, WARMUP_STEPS + num_steps)
     if rank == 0:
-        step_s = statistics.mean(without_interruptions(each) for each in times[WARMUP_STEPS:])
+        step_s = statistics.median(without_interruptions(each) for each in times[WARMUP_STEPS:])
         probe = Probe(
             start_s=max(0.0, first_s - float(microbatch_s)),
             step_s=step_s * order.microbatches / microbatches,
@@ -240,7 +243,6 @@ def _measure(folder: Path, rank: int) -> None:
             peak_bytes=last.peak_memory_bytes,
             num_steps=num_steps,
         )
-        print([dict(t) for t in times], file=sys.stderr); (Path("/tmp/scratch/plan/times")).write_text(json.dumps([dict(t) for t in times])+str(float(microbatch_s)))
         (folder / _RESULT).write_text(json.dumps(asdict(probe)), encoding="utf-8")
     if order.world_size > 1:
         dist.barrier()

@@ -9,7 +9,7 @@ import torch
 from model.config import DecoderConfig
 from model.decoder import Decoder
 from model.optimizer import build_adamw
-from tasks.checkpoint import CheckpointState, save_checkpoint
+from tasks.checkpoints import Checkpointer, CheckpointState
 from tasks.evaluation.bits_per_byte import BitsPerByte
 from tasks.recipes.pretraining import smoke
 from tasks.tokenizer import TOKENIZER_FILE, TokenizerConfig, save_tokenizer, tokenizer_hash, train_tokenizer
@@ -41,7 +41,8 @@ def small_model(folder: Path, *, step: int = 2, seed: int = 0) -> tuple[Path, Pa
         recipe=smoke(),
         tokenizer_sha256=tokenizer_hash(tokenizer),
         corpus_digest=CORPUS_DIGEST,
-        tokens_digest="d" * 64,
+        tokens_digests=("d" * 64,),
     )
     optimizer = build_adamw(network, learning_rate=0.01)
-    return save_checkpoint(folder / "checkpoints", network, optimizer, state, keep=9), tokenizer
+    checkpoints = Checkpointer(folder / "checkpoints", network, optimizer, keep=9)
+    return Path(checkpoints.save(state, wait=True)), tokenizer

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from infra.model_card import model_card
-from tasks.checkpoint import load_decoder, read_state
+from tasks.checkpoints import load_decoder, read_state
 from tests.infra.small_model import CORPUS_DIGEST, small_model
 
 

@@ -72,8 +72,17 @@ def version(
     return aged(folder, days)
 
 
-def run(store: Store, name: str, *, steps: list[int], digest: str, finished: bool, days: float = 30) -> Path:
-    """A training run with checkpoints that say what they are of."""
+def run(
+    store: Store, name: str, *, steps: list[int], digest: str, finished: bool, days: float = 30, good: int = 0
+) -> Path:
+    """A training run with checkpoints that say what they are of; the one of the step `good` has been evaluated."""
+    held_out = {
+        "bits_per_byte": 1.5,
+        "loss_nats_per_token": 2.25,
+        "num_tokens": 100,
+        "num_bytes": 300,
+        "num_documents": 4,
+    }
     folder = store.runs / name
     for step in steps:
         checkpoint = folder / "checkpoints" / f"step-{step:08d}"
@@ -84,6 +93,7 @@ def run(store: Store, name: str, *, steps: list[int], digest: str, finished: boo
             "num_steps": 100,
             "tokens_seen": step,
             "loss": 1.0,
+            "held_out": held_out if step == good else None,
             "decoder": {},
             "recipe": RECIPE,
             "tokenizer_sha256": "",
@@ -198,6 +208,15 @@ def test_of_an_unfinished_run_the_newest_good_checkpoint_stays_and_its_corpus(st
     assert checkpoints == {"runs/going/checkpoints/step-00000010", "runs/going/checkpoints/step-00000030"}
     assert "goes on from it" in kept["runs/going/checkpoints/step-00000020"]
     assert kept["corpora/web/1"] == "the unfinished training going goes on with it"
+
+
+def test_of_an_unfinished_run_the_last_good_checkpoint_stays_too(store: Store) -> None:
+    folder = run(store, "going", steps=[10, 20, 30, 40], digest="d", finished=False, good=20)
+    aged(folder, 30)
+    gone, kept = paths(planned(store), store)
+    assert gone == {"runs/going/checkpoints/step-00000010", "runs/going/checkpoints/step-00000030"}
+    assert "go back to it" in kept["runs/going/checkpoints/step-00000020"]
+    assert "goes on from it" in kept["runs/going/checkpoints/step-00000040"]
 
 
 def test_of_a_finished_run_the_checkpoints_that_models_name_stay_wherever_the_store_is_now(store: Store) -> None:

@@ -14,7 +14,18 @@ from tasks.metrics_file import StepReport, metrics_line
 
 
 def write_metrics(file: Path, losses: list[float], *, evaluated: bool = True) -> Path:
-    report = StepReport(1, len(losses), 0, 0.0, 0.0, 1.0, 1e4, "ab")
+    report = StepReport(
+        step=1,
+        batch=0,
+        num_steps=len(losses),
+        tokens=0,
+        loss=0.0,
+        learning_rate=0.0,
+        grad_norm=1.0,
+        tokens_per_s=1e4,
+        peak_memory_bytes=1,
+        batch_hash="ab",
+    )
     with file.open("wb") as opened:
         for step, loss in enumerate(losses, start=1):
             held_out = BitsPerByte(loss / 3, loss + 0.1, 100, 300, 2) if evaluated and step % 20 == 0 else None

@@ -7,12 +7,12 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from model.config import num_parameters
+from model.config import RopeScaling, num_parameters
+from model.scaling import HyperParameters, hyper_parameters
 from tasks.recipes.pretraining import (
     PRETRAIN_RECIPES,
     PretrainRecipe,
     full,
-    ladder_learning_rate,
     resolve_pretrain_recipe,
     resume_differences,
     small,
@@ -44,16 +44,51 @@ def test_the_decoder_follows_the_recipe():
     assert (shape.vocab_size, shape.max_seq_len) == (320, 64)
 
 
-def test_ladder_rule():
-    assert ladder_learning_rate(108_000_000) == pytest.approx(0.00235)
-    assert ladder_learning_rate(8 * 108_000_000) == pytest.approx(0.00235 / 2)
-    assert ladder_learning_rate(108_000_000 // 27) == pytest.approx(0.00235 * 3)
+def test_what_is_left_out_follows_from_size_and_length():
+    """`model.scaling` has the rule; here it is asked with the run's own length and batch."""
+    unset = recipe(total_tokens=64_000_000, global_batch_tokens=None)
+    found = unset.hyper_parameters(tokens_per_epoch=1)
+    expected = hyper_parameters(unset.decoder_config(), seq_len=64, total_tokens=64_000_000)
+    assert found.batch_tokens == unset.batch_tokens(1) == expected.batch_tokens
+    assert found.total_tokens == unset.num_steps(1) * found.batch_tokens <= 64_000_000
+    assert found.learning_rate == pytest.approx(expected.learning_rate, rel=1e-3)
+    larger = recipe(total_tokens=64_000_000, global_batch_tokens=None, model="30m").hyper_parameters(1)
+    assert larger.batch_tokens > found.batch_tokens and larger.learning_rate < found.learning_rate
 
 
-def test_peak_is_the_ladders_unless_set():
-    unset = recipe(total_tokens=1)
-    assert unset.peak_learning_rate() == ladder_learning_rate(num_parameters(unset.decoder_config()))
-    assert recipe(total_tokens=1, learning_rate=0.25).peak_learning_rate() == 0.25
+def test_what_is_set_stays():
+    fields = {
+        "learning_rate": 0.25,
+        "beta1": 0.8,
+        "beta2": 0.9,
+        "weight_decay": 0.3,
+        "gradient_clip": 2,
+        "z_loss": 1e-4,
+    }
+    assert recipe(total_tokens=6400, **fields).hyper_parameters(1) == HyperParameters(
+        total_tokens=6400,
+        batch_tokens=640,
+        learning_rate=0.25,
+        betas=(0.8, 0.9),
+        weight_decay=0.3,
+        max_grad_norm=2.0,
+        z_loss=1e-4,
+    )
+
+
+@pytest.mark.parametrize("total_tokens", [1, 63, 64])
+def test_a_run_shorter_than_a_sequence_is_one_step(total_tokens: int):
+    found = recipe(total_tokens=total_tokens, global_batch_tokens=None).hyper_parameters(1)
+    assert (found.total_tokens, found.batch_tokens) == (64, 64)
+
+
+def test_the_network_has_what_the_recipe_asks_for():
+    scaling = {"kind": "linear", "factor": 2}
+    shape = recipe(total_tokens=1, qk_norm=True, rope_scaling=scaling).decoder_config()
+    assert shape.qk_norm and shape.rope_scaling == RopeScaling(kind="linear", factor=2.0)
+    assert PretrainRecipe.model_validate_json(recipe(total_tokens=1, rope_scaling=scaling).model_dump_json()) == recipe(
+        total_tokens=1, rope_scaling=scaling
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,9 +122,35 @@ def test_a_batch_of_parts_of_sequences_is_refused(global_batch_tokens: int):
         recipe(total_tokens=1, global_batch_tokens=global_batch_tokens)
 
 
+def test_a_decay_from_a_checkpoint_needs_its_schedule():
+    assert recipe(total_tokens=1, schedule="wsd", decay_from="x").decay_from == "x"
+    with pytest.raises(ValidationError, match="schedule is cosine; set schedule to wsd"):
+        recipe(total_tokens=1, decay_from="x")
+
+
+@pytest.mark.parametrize(("checkpoint", "evaluate"), [(6, 6), (12, 6), (6, 12), (500, 1)])
+def test_a_rollback_needs_checkpoints_that_were_evaluated(checkpoint: int, evaluate: int):
+    steps = {"checkpoint_every_steps": checkpoint, "evaluate_every_steps": evaluate}
+    assert recipe(total_tokens=1, spikes={"policy": "rollback"}, **steps).spikes.policy == "rollback"
+    with pytest.raises(ValidationError, match="make one of them a multiple of the other"):
+        recipe(
+            total_tokens=1,
+            spikes={"policy": "rollback"},
+            **(steps | {"checkpoint_every_steps": 7, "evaluate_every_steps": 3}),
+        )
+    assert (
+        recipe(total_tokens=1, **(steps | {"checkpoint_every_steps": 7, "evaluate_every_steps": 3})).spikes.policy
+        == "alert"
+    )
+
+
 @pytest.mark.parametrize(
     ("field", "inside", "outside"),
     [
+        ("decay_fraction", 0.8, 0.81),
+        ("decay_fraction", 0.01, 0.0),
+        ("z_loss", 0.0, -0.1),
+        ("tensor", 1, 0),
         ("held_out_fraction", 0.5, 0.51),
         ("warmup_fraction", 0.2, 0.21),
         ("beta2", 0.999, 1.0),
@@ -127,6 +188,8 @@ def test_overrides_reach_into_the_recipe():
         ("tiny", {}, "no pretraining recipe 'tiny'; there are smoke, small, full"),
         ("smoke", {"learningrate": "1"}, "recipe smoke: .*no field 'learningrate'; did you mean learning_rate"),
         ("smoke", {"model": "2b"}, "recipe smoke: model: Input should be 'smoke', '10m'.*got '2b'"),
+        ("smoke", {"rope_scaling": '{"kind": "linear", "factor": 0.5}'}, r"rope_scaling.*must be at least 1"),
+        ("smoke", {"spikes.polcy": "skip"}, "did you mean .*spikes.policy"),
         ("full", {"tokenizer.vocab_size": "10"}, r"recipe full: tokenizer\.vocab_size: .*equal to 259 \(got 10\)"),
     ],
 )
@@ -145,7 +208,11 @@ def test_recipes_do_not_load_torch():
 def test_what_forbids_to_resume_is_named():
     before = smoke().model_dump(mode="json")
     assert resume_differences(before, smoke()) == []
-    assert resume_differences(before | {"name": "mine", "checkpoint_every_steps": 7}, smoke()) == []
+    free = {"name": "mine", "checkpoint_every_steps": 7, "tensor": 2, "sharded": True, "compile": True}
+    free |= {"activation_checkpointing": "block", "spikes": {"policy": "skip"}}
+    assert resume_differences(before | free, smoke()) == []
+    moves = {"optimizer": "muon", "schedule": "wsd", "z_loss": 1e-5, "document_mask": True, "qk_norm": True}
+    assert [each.split()[0] for each in resume_differences(before | moves, smoke())] == sorted(moves)
     changed = before | {"seed": 1, "tokenizer": before["tokenizer"] | {"vocab_size": 300}}
     first, second = resume_differences(changed, smoke())
     assert first == "seed (1 before, 0 now)"

@@ -10,21 +10,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-import tasks.training.network
-from model.decoder import Decoder
 from tasks.checkpoints import complete_checkpoints, load_decoder, read_state
 from tasks.evaluation.bits_per_byte import bits_per_byte, choose_documents, summed
 from tasks.evaluation.slices import cells, score_cells
 from tasks.loader import TokenLoader, batch_hash
-from tasks.metrics_file import StepReport, read_metrics
+from tasks.metrics_file import StepReport
 from tasks.pack import TokenShards
 from tasks.samples import PROMPTS, read_samples
-from tasks.training import TrainingDivergedError, TrainResult, train
+from tasks.training import TrainResult, train
 from tests.tasks.training.training_runs import BATCH_TOKENS, NUM_STEPS, RECIPE, curve, job_for, make_corpus, weights
 
 # torch 2.13 on a CPU, one thread; a change that means to move the curve writes these anew

@@ -73,7 +73,13 @@ def pack(folder: Path, columns: dict[str, list[str]], tokenizer_file: Path | Non
 
 
 def job_for(
-    corpus: Path, run_dir: Path, *, resume: bool = False, device: str = "cpu", more: tuple[MixtureSource, ...] = (), **changes: Any
+    corpus: Path,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    more: tuple[MixtureSource, ...] = (),
+    **changes: Any,
 ) -> TrainJob:
     return TrainJob(
         corpora=(MixtureSource(corpus="words@1", tokens_dir=corpus / "tokens"), *more),
@@ -130,7 +136,16 @@ def train_in_processes(job: TrainJob, meeting: Path, *, world_size: int = 2, las
     """Run the job in processes of their own, up to `last_step` (0: to the end); the step that each came to."""
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", _PROCESS, job.model_dump_json(), meeting, str(rank), str(world_size), str(last_step)],
+            [
+                sys.executable,
+                "-c",
+                _PROCESS,
+                job.model_dump_json(),
+                meeting,
+                str(rank),
+                str(world_size),
+                str(last_step),
+            ],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             text=True,

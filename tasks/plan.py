@@ -1,0 +1,371 @@
+"""What a training run would take, before it is paid for: memory, disk, time and money; and whether it fits at all.
+
+Sizes follow from the recipe and the corpus' facts, memory from `model.memory`. Time is that of a few probe steps
+(`tasks.probe`), or, without them, of measured constants. It is the time of training alone, on one kind of device:
+tokenising comes before it, and so does what Ray takes to start.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from model.config import PRESETS, num_flops_per_token, num_parameters
+from model.flops import peak_flop_per_s
+from model.memory import DeviceMemory, checkpoint_bytes, device_memory, evaluation_memory
+from tasks.device_facts import DeviceFacts, device_facts
+from tasks.evaluation.bits_per_byte import BATCH_TOKENS
+from tasks.markdown import markdown_table
+from tasks.pack import token_dtype
+from tasks.probe import Probe, run_probe
+from tasks.recipes.pretraining import PretrainRecipe
+from tasks.training.course import parallelism_of
+
+CPU_FLOP_PER_S = 220e9
+"""On two CPU cores, fp32: a 10M-parameter decoder trains at 2,800 to 3,100 tokens/s, one of 26M at 1,400."""
+CPU_MAX_TOKENS_PER_S = 20_000.0
+"""On two CPU cores, where the network is so small that the rest of a step counts: measured at .6M parameters."""
+GPU_PEAK_SHARE = 0.4
+GPU_MIN_PARAMETERS = 100_000_000
+"""Of a GPU's bf16 peak. Published, not measured here: torchtitan 33 to 39 % at 8B on H100, nanochat about 50 % at 124M.
+Of smaller networks, which do not fill such a GPU, nothing is said."""
+FORWARD_SHARE = 1 / 3
+"""Of a training step's operations (Chowdhery et al. 2022): what an evaluation takes a token."""
+
+PROCESS_BYTES: Mapping[str, int] = {"cpu": 400_000_000, "cuda": 900_000_000}
+"""Beside what torch hands out. CPU: resident after the imports of a training process (Python 3.11, torch 2.13: .35 GB)
+and what freed blocks leave behind. GPU: the CUDA context with its kernels, and the workspaces of cuBLAS and NCCL."""
+
+_SMALLER_PRESETS = sorted(
+    PRESETS, key=lambda name: PRESETS[name].d_model * PRESETS[name].num_layers * PRESETS[name].d_ff, reverse=True
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusFacts:
+    """What is known of a corpus version without reading it."""
+
+    reference: str  # name@version
+    estimated_tokens: int
+    documents: int
+    token_shards: tuple[str, ...] = ()  # those that were made of it before
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """A run's figures. Seconds are None where nothing is known of the device, cost where there is no price."""
+
+    corpus: str
+    estimated_corpus_tokens: int
+    token_shards: tuple[str, ...]
+    recipe: str
+    model: str
+    device: str
+    workers: int
+    parameters: int
+    flop: int
+    tokens: int
+    epochs: float
+    tokens_per_parameter: float
+    batch_tokens: int
+    num_steps: int
+    num_evaluations: int
+    num_checkpoints: int
+    checkpoint_bytes: int
+    memory: Mapping[str, int]  # bytes of one process by part, at its peak
+    peak_bytes: int
+    device_bytes: int  # what a process may have of its device
+    disk: Mapping[str, int]  # bytes by part
+    disk_bytes: int
+    free_disk_bytes: int
+    seconds_of: Mapping[str, float]  # by part; empty where it is not known
+    seconds: float | None
+    tokens_per_s: float | None  # of the steps alone, all workers together
+    based_on: str
+    price_per_device_hour: float | None
+    cost: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Every figure, by name."""
+        return {**asdict(self), "token_shards": list(self.token_shards)}
+
+
+def training_plan(
+    recipe: PretrainRecipe,
+    corpus: CorpusFacts,
+    *,
+    folder: Path,
+    workers: int = 1,
+    device: str = "auto",
+    price_per_device_hour: float | None = None,
+    probe: bool = True,
+) -> TrainingPlan:
+    """The plan of a run whose files go into `folder`, by so many workers with one device of this machine's kind each.
+
+    Without `probe` nothing is run and nothing is written. Raises ValueError in one line for a layout that does not
+    divide, and for what does not fit into memory, with what would, or onto the disk.
+    """
+    facts = device_facts(device)
+    sizes = _Sizes(recipe, corpus, workers, facts)
+    sizes.check_layout()
+    sizes.check_memory()
+    measured = _measured(sizes, facts) if probe else None
+    memory = sizes.memory(measured)
+    disk, free_disk_bytes = sizes.disk(), shutil.disk_usage(_existing(folder)).free
+    if sum(disk.values()) > free_disk_bytes:
+        raise ValueError(
+            f"the run needs {_gigabytes(sum(disk.values()))} on disk and {_gigabytes(free_disk_bytes)} are free in "
+            f"{_existing(folder)}: make room, or lower keep_checkpoints ({recipe.keep_checkpoints})"
+        )
+    seconds_of, based_on = sizes.seconds(measured)
+    seconds = sum(seconds_of.values()) if seconds_of else None
+    has_cost = seconds is not None and price_per_device_hour is not None
+    return TrainingPlan(
+        corpus=corpus.reference,
+        estimated_corpus_tokens=corpus.estimated_tokens,
+        token_shards=corpus.token_shards,
+        recipe=recipe.name,
+        model=recipe.model,
+        device=facts.name,
+        workers=workers,
+        parameters=sizes.parameters,
+        flop=sizes.flop_per_token * sizes.tokens,
+        tokens=sizes.tokens,
+        epochs=round(sizes.tokens / max(1, sizes.tokens_per_epoch), 2),
+        tokens_per_parameter=round(sizes.tokens / sizes.parameters, 2),
+        batch_tokens=sizes.batch_tokens,
+        num_steps=sizes.num_steps,
+        num_evaluations=sizes.num_evaluations,
+        num_checkpoints=sizes.num_checkpoints,
+        checkpoint_bytes=sizes.checkpoint_bytes,
+        memory=memory,
+        peak_bytes=sum(memory.values()),
+        device_bytes=sizes.memory_each,
+        disk=disk,
+        disk_bytes=sum(disk.values()),
+        free_disk_bytes=free_disk_bytes,
+        seconds_of={name: round(value, 3) for name, value in seconds_of.items()},
+        seconds=None if seconds is None else round(seconds, 1),
+        tokens_per_s=round(sizes.tokens / seconds_of["steps"], 1) if seconds_of else None,
+        based_on=based_on,
+        price_per_device_hour=price_per_device_hour,
+        cost=round(seconds / 3600 * workers * price_per_device_hour, 2)  # type: ignore[operator]
+        if has_cost
+        else None,
+    )
+
+
+class _Sizes:
+    """All that follows from a recipe, a corpus and a number of workers."""
+
+    def __init__(self, recipe: PretrainRecipe, corpus: CorpusFacts, workers: int, facts: DeviceFacts) -> None:
+        self.recipe, self.corpus, self.workers, self.facts = recipe, corpus, workers, facts
+        self.config = recipe.decoder_config()
+        self.parallelism = parallelism_of(recipe, workers, facts.type)
+        self.parameters = num_parameters(self.config)
+        self.flop_per_token = num_flops_per_token(self.config, recipe.seq_len)
+        self.tokens_per_epoch = int(corpus.estimated_tokens * (1 - recipe.held_out_fraction))
+        self.batch_tokens = recipe.batch_tokens(self.tokens_per_epoch)
+        self.num_steps = recipe.num_steps(self.tokens_per_epoch)
+        self.tokens = self.num_steps * self.batch_tokens
+        self.num_evaluations = -(-self.num_steps // recipe.evaluate_every_steps)  # and one after the last step
+        self.num_checkpoints = -(-self.num_steps // recipe.checkpoint_every_steps)
+        self.checkpoint_bytes = checkpoint_bytes(self.config, recipe.optimizer)
+        held_out = max(1, int(corpus.documents * recipe.held_out_fraction))
+        self.tokens_per_document = max(1, corpus.estimated_tokens // max(1, corpus.documents))
+        self.evaluated_tokens = min(recipe.evaluate_max_documents, held_out) * self.tokens_per_document
+        on_one_device = workers if facts.type == "cpu" else 1
+        self.memory_each = facts.memory_bytes // on_one_device
+
+    def check_layout(self) -> None:
+        """ValueError for workers that do not divide."""
+        self.parallelism.validate(self.workers, self.config)
+        sequences = self.batch_tokens // self.recipe.seq_len
+        if sequences % self.parallelism.data:
+            raise ValueError(
+                f"a batch of {sequences} sequences does not divide into {self.parallelism.data} equal shares; choose "
+                f"workers among the divisors of {sequences}"
+            )
+        if self.facts.type == "cpu" and self.workers > self.facts.cores:
+            raise ValueError(
+                f"{self.workers} workers need a CPU core each and there are {self.facts.cores}: ask for fewer"
+            )
+
+    def check_memory(self) -> None:
+        """ValueError for what does not fit, with the first change that does."""
+        needed = sum(self.memory(None).values())
+        if needed <= self.memory_each:
+            return
+        has = f"a process needs {_gigabytes(needed)} of memory and has {_gigabytes(self.memory_each)} of {self.facts.name}"
+        for changes in self._smaller():
+            smaller = _Sizes(self.recipe.model_copy(update=changes), self.corpus, self.workers, self.facts)
+            if (then := sum(smaller.memory(None).values())) <= self.memory_each:
+                settings = " ".join(f"{name}={str(value).lower()}" for name, value in changes.items())
+                raise ValueError(f"{has}: it fits with {settings} ({_gigabytes(then)})")
+        raise ValueError(f"{has}, and no smaller network or microbatch fits: use a device with more memory")
+
+    def _smaller(self) -> Iterator[dict[str, Any]]:
+        """Changes to the recipe that take less memory, those first that cost least."""
+        sizes = [size for size in (2**power for power in range(20, -1, -1)) if size < self.recipe.microbatch_sequences]
+        for size in sizes:
+            yield {"microbatch_sequences": size}
+        recompute = {"activation_checkpointing": "block"}
+        yield recompute
+        for size in sizes:
+            yield {"microbatch_sequences": size, **recompute}
+        if self.parallelism.data > 1:
+            yield {"sharded": True}
+            yield {"sharded": True, "microbatch_sequences": 1, **recompute}
+        for name in _SMALLER_PRESETS[_SMALLER_PRESETS.index(self.recipe.model) + 1 :]:
+            yield {"model": name}
+
+    @property
+    def _own_sequences(self) -> int:
+        """Of a batch, one process's."""
+        return self.batch_tokens // self.recipe.seq_len // self.parallelism.data
+
+    @property
+    def microbatch_sequences(self) -> int:
+        return min(self.recipe.microbatch_sequences, self._own_sequences)
+
+    @property
+    def num_microbatches(self) -> int:
+        """Of one process in a step."""
+        return -(-self._own_sequences // self.microbatch_sequences)
+
+    def _torch_memory(self) -> DeviceMemory:
+        """The larger of a step and an evaluation."""
+        common: dict[str, Any] = {
+            "optimizer": self.recipe.optimizer,
+            "parallelism": self.parallelism,
+            "device_type": self.facts.type,
+            "num_microbatches": self.num_microbatches,
+        }
+        step = device_memory(
+            self.config,
+            microbatch_sequences=self.microbatch_sequences,
+            seq_len=self.recipe.seq_len,
+            document_mask=self.recipe.document_mask,
+            **common,
+        )
+        at_once = min(self.evaluated_tokens, max(BATCH_TOKENS, self.recipe.seq_len))
+        evaluation = evaluation_memory(self.config, batch_tokens=at_once, **common)
+        return max(step, evaluation, key=lambda memory: memory.peak_bytes)
+
+    def memory(self, measured: Probe | None) -> dict[str, int]:
+        """Of one process, on its device. The rest of the process is measured on a CPU, where there is a probe."""
+        parts = self._torch_memory().parts()
+        process = PROCESS_BYTES[self.facts.type]
+        if self.facts.type == "cpu":
+            # a checkpoint is copied before it is written, while training goes on
+            parts["checkpoint"] = self.checkpoint_bytes // (self.parallelism.data if self.parallelism.sharded else 1)
+            if measured is not None:
+                process = measured.process_bytes
+        return {"process": process, **parts}
+
+    def disk(self) -> dict[str, int]:
+        """Checkpoints at their most: those kept, the last good one, where it may be an older one, and one that is being
+        written; the registered model's weights; token shards, where there are none yet."""
+        recipe = self.recipe
+        all_are_good = recipe.checkpoint_every_steps % recipe.evaluate_every_steps == 0
+        at_most = min(self.num_checkpoints, recipe.keep_checkpoints + (1 if all_are_good else 2))
+        tokens = self.corpus.estimated_tokens * token_dtype(self.config.vocab_size).itemsize
+        return {
+            "checkpoints": at_most * self.checkpoint_bytes,
+            "model": self.parameters * 4,
+            "token shards": 0 if self.corpus.token_shards else tokens,
+        }
+
+    def seconds(self, measured: Probe | None) -> tuple[dict[str, float], str]:
+        """By part, and what says so."""
+        if measured is not None:
+            seconds_of = {
+                "start": measured.start_s,
+                "steps": self.num_steps * measured.step_s,
+                "evaluations": self.num_evaluations * measured.evaluation_s,
+                "checkpoints": self.num_checkpoints * measured.checkpoint_s,
+            }
+            return seconds_of, f"{measured.num_steps} probe steps"
+        tokens_per_s, based_on = self._known_tokens_per_s()
+        if tokens_per_s is None:
+            return {}, based_on
+        forward_s = self.evaluated_tokens * FORWARD_SHARE / tokens_per_s
+        return {
+            "steps": self.tokens / tokens_per_s,
+            "evaluations": self.num_evaluations * forward_s,
+        }, based_on
+
+    def _known_tokens_per_s(self) -> tuple[float | None, str]:
+        if self.facts.type == "cpu":
+            speed = min(CPU_MAX_TOKENS_PER_S, CPU_FLOP_PER_S / self.flop_per_token)
+            return speed, "measured on two CPU cores"
+        import torch
+
+        peak = peak_flop_per_s(self.facts.name, torch.bfloat16)
+        if peak is None or self.parameters < GPU_MIN_PARAMETERS:
+            return None, "nothing: no figure for this device and size without probe steps"
+        return self.workers * GPU_PEAK_SHARE * peak / self.flop_per_token, f"{GPU_PEAK_SHARE:.0%} of the device's peak"
+
+
+def _measured(sizes: _Sizes, facts: DeviceFacts) -> Probe:
+    if sizes.workers > (facts.count if facts.type == "cuda" else facts.cores):
+        raise ValueError(
+            f"probe steps of {sizes.workers} workers need as many GPUs here and there are {facts.count}: plan without "
+            "them (--no-probe)"
+        )
+    return run_probe(
+        sizes.recipe,
+        batch_tokens=sizes.batch_tokens,
+        workers=sizes.workers,
+        device=facts.type,
+        evaluated_tokens=sizes.evaluated_tokens,
+        tokens_per_document=sizes.tokens_per_document,
+    )
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+
+
+def plan_rows(plan: TrainingPlan) -> list[tuple[str, str]]:
+    """The plan as a table for people, a name and a value each."""
+    epochs = f"{plan.epochs:g} epochs of about {plan.estimated_corpus_tokens:,} tokens"
+    rows = [
+        ("corpus", plan.corpus),
+        ("network", f"{plan.model}, {plan.parameters:,} parameters"),
+        ("devices", f"{plan.workers} x {plan.device}"),
+        ("tokens", f"{plan.tokens:,}, {plan.tokens_per_parameter:g} a parameter; {epochs}"),
+        ("steps", f"{plan.num_steps:,} of {plan.batch_tokens:,} tokens"),
+        ("operations", f"{plan.flop:.3g} FLOP"),
+        ("memory a device", f"{_gigabytes(plan.peak_bytes)} of {_gigabytes(plan.device_bytes)}"),
+    ]
+    rows += [(f"  {name}", _gigabytes(size)) for name, size in plan.memory.items() if size]
+    rows.append(("disk", f"{_gigabytes(plan.disk_bytes)} of {_gigabytes(plan.free_disk_bytes)} free"))
+    rows += [(f"  {name}", _gigabytes(size)) for name, size in plan.disk.items() if size]
+    rows.append(("time", "not known" if plan.seconds is None else _duration(plan.seconds)))
+    rows += [(f"  {name}", _duration(seconds)) for name, seconds in plan.seconds_of.items()]
+    if plan.tokens_per_s is not None:
+        rows.append(("speed", f"{plan.tokens_per_s:,.0f} tokens/s"))
+    rows.append(("based on", plan.based_on))
+    if plan.price_per_device_hour is not None:
+        cost = "not known" if plan.cost is None else f"{plan.cost:,.2f}"
+        rows.append(("cost", f"{cost} at {plan.price_per_device_hour:g} a device and hour"))
+    return rows
+
+
+def plan_markdown(plan: TrainingPlan) -> str:
+    """The same for Prefect's and MLflow's pages."""
+    return markdown_table(["plan", ""], [(name.strip(), value) for name, value in plan_rows(plan)])
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 10_000_000 else f"{num_bytes / 1e6:,.2f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:,.1f} s"
+    return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     _thresholds(add("thresholds", "Limits for other languages, measured on a text and written to a file.", run))
     _refresh(add("refresh", "Raw pages to a published corpus version.", flow, settings))
     _pretrain(add("pretrain", "A corpus version to a registered model version.", flow, settings))
+    _plan(add("plan", "What a training run would take, before it is paid for; changes nothing.", run, settings))
     _evaluate(add("evaluate", "A model version to its scores on held-out documents.", flow))
     _pipeline(add("pipeline", "The whole job: raw pages to a trained, evaluated model.", flow, settings))
 
@@ -150,6 +151,20 @@ def _pretrain(pretrain: argparse.ArgumentParser) -> None:
     pretrain.add_argument("--retrain-tokenizer", action="store_true", help=_RETRAIN)
     pretrain.add_argument("--resume-from", default="", metavar="RUN_ID", help="the MLflow run to go on with")
     pretrain.add_argument("--min-new-tokens", type=_natural, default=0, metavar="N", help=_MIN_NEW_TOKENS)
+
+
+def _plan(plan: argparse.ArgumentParser) -> None:
+    plan.epilog = (
+        "example: `tokenmill plan --corpus web --recipe full --workers 8 --price 2.5`; memory and time are those of"
+        " this machine's kind of device: ask where it is like the workers'"
+    )
+    plan.add_argument("--corpus", required=True, metavar="N[@V]", help="corpus name, or name@version")
+    plan.add_argument("--recipe", default="smoke", metavar="R", help=f"{PROFILES} (default: smoke)")
+    plan.add_argument("--workers", type=_positive, default=1, metavar="N", help="training processes (default: 1)")
+    plan.add_argument("--price", type=_price, metavar="P", help="of a device for an hour, in any currency")
+    plan.add_argument(
+        "--no-probe", action="store_true", help="take no probe steps, which last about a minute: time by rule of thumb"
+    )
 
 
 def _evaluate(evaluate: argparse.ArgumentParser) -> None:
@@ -254,13 +269,21 @@ def _natural(text: str) -> int:
 
 
 def _age(text: str) -> float:
+    return _at_least_0(text, "number of days")
+
+
+def _price(text: str) -> float:
+    return _at_least_0(text, "price")
+
+
+def _at_least_0(text: str, what: str) -> float:
     try:
-        days = float(text)
+        number = float(text)
     except ValueError:
-        days = -1.0
-    if not 0 <= days < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days of at least 0")
-    return days
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {what} of at least 0")
+    return number
 
 
 def _source(text: str) -> str:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = "interrupted; run the same command again to go on from where it stopped"
 _RUNS = frozenset(
-    {"preview", "refresh", "pretrain", "evaluate", "pipeline", "reconcile", "takedown"}
-)  # they start servers, and most Ray
+    {"preview", "refresh", "pretrain", "plan", "evaluate", "pipeline", "reconcile", "takedown"}
+)  # they start servers or other processes, and most Ray
 _SUPERVISED_VARIABLE = "TOKENMILL_SUPERVISED"
 _MIN_FREE_BYTES = 64 << 20  # the two histories of a new store take 10 MB; Prefect's server tries for 2 minutes
 _STOPPED = frozenset({"TerminationSignal", "CancelledRun"})  # Prefect's own names, which are not imported for this

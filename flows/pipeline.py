@@ -20,7 +20,7 @@ from flows.stages import estimated, flow_scope, link_tracking, one_line_failures
 from infra.mlflow_tracker import tracked_run
 from infra.ray_map import ray_cluster
 from infra.settings import current_store
-from tasks.estimate import estimate_pretrain
+from tasks.plan import CorpusFacts, training_plan
 from tasks.recipes.curation import resolve_curation_recipe
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 
@@ -46,19 +46,25 @@ def dry_run_pipeline(parameters: PipelineParameters, recipe: PretrainRecipe) -> 
     """The estimates of its parts; the training's is of the corpus as the refresh is estimated to leave it."""
     curation = resolve_curation_recipe(parameters.curation.recipe, parameters.curation.overrides)
     estimate = dry_run_refresh(_refresh_parameters(parameters), curation)
-    return {"refresh": estimate, "pretrain": estimate_pretrain(recipe, _expected_corpus(estimate))}
+    plan = training_plan(recipe, _expected_corpus(estimate), folder=current_store().root, probe=False)
+    return {"refresh": estimate, "pretrain": plan.as_json()}
 
 
-def _expected_corpus(estimate: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest of the estimated version would say of its size: as many tokens a record as the last one had."""
+def _expected_corpus(estimate: Mapping[str, Any]) -> CorpusFacts:
+    """The estimated version's size: as many tokens and documents a record as the last one had."""
     store = current_store()
-    name, _, version = estimate["corpus"].partition("@")
+    name = estimate["corpus"].partition("@")[0]
     versions = store.versions(name)
-    last = store.corpus_manifest(f"{name}@{versions[-1]}") if versions else {"records_in": 0, "estimated_tokens": 0}
+    last = store.corpus_manifest(f"{name}@{versions[-1]}") if versions else {"records_in": 0}
     known_records = last["records_in"]
-    per_record = last["estimated_tokens"] / known_records if known_records else TOKENS_PER_RECORD
-    tokens = round((known_records + estimate["estimated_new_records"]) * per_record)
-    return {"name": name, "version": int(version), "estimated_tokens": tokens}
+    num_records = known_records + estimate["estimated_new_records"]
+    tokens = last["estimated_tokens"] / known_records if known_records else TOKENS_PER_RECORD
+    documents = last["documents_kept"] / known_records if known_records else 1.0
+    return CorpusFacts(
+        reference=estimate["corpus"],
+        estimated_tokens=round(num_records * tokens),
+        documents=round(num_records * documents),
+    )
 
 
 @flow(name="pipeline", flow_run_name="pipeline {parameters.name}", persist_result=False)

@@ -15,8 +15,8 @@ from infra.ray_map import check_cluster
 from infra.registry import model_references
 from infra.settings import current_store
 from tasks.checkpoints import checkpoint_step, latest_checkpoint
-from tasks.estimate import estimate_pretrain
-from tasks.manifest import code_version, fingerprint, library_versions
+from tasks.manifest import MANIFEST, code_version, fingerprint, library_versions
+from tasks.plan import CorpusFacts, TrainingPlan, training_plan
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe, resume_differences
 from tasks.store import RUN_RECORD, Store, checked_name
 from tasks.tokenization import tokenizer_line
@@ -62,10 +62,27 @@ class PretrainPlan:
             )
         return int(self.manifest["estimated_tokens"])
 
+    def training_plan(self, *, probe: bool, price_per_device_hour: float | None = None) -> TrainingPlan:
+        """What the run takes (`tasks.plan`); ValueError where it does not fit. Without `probe` nothing is run."""
+        shards = self.store.tokens.glob(f"{self.manifest['digest'][:16]}-*")
+        facts = CorpusFacts(
+            reference=self.reference,
+            estimated_tokens=self.estimated_tokens,
+            documents=self.manifest["documents_kept"],
+            token_shards=tuple(sorted(folder.name for folder in shards if (folder / MANIFEST).is_file())),
+        )
+        return training_plan(
+            self.recipe,
+            facts,
+            folder=self.run_dir,
+            workers=self.workers,
+            price_per_device_hour=price_per_device_hour,
+            probe=probe,
+        )
+
     def estimate(self) -> dict[str, Any]:
-        """What the run takes (`tasks.estimate`)."""
-        manifest = {**self.manifest, "estimated_tokens": self.estimated_tokens}
-        return estimate_pretrain(self.recipe, manifest, self.workers, store=self.store)
+        """The plan without probe steps, as a plain mapping."""
+        return self.training_plan(probe=False).as_json()
 
     def seen_again(self) -> PretrainPlan:
         """With what its folder holds by now: while this run waited, another may have done the same training."""

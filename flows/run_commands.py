@@ -1,6 +1,6 @@
 """The commands that run a flow: what the options say becomes the flow's parameters, and its result is printed.
 
-A dry run asks the flow's own estimate, without a flow run.
+A dry run asks the flow's own estimate, without a flow run; `plan` does that with probe steps.
 """
 
 from __future__ import annotations
@@ -126,6 +126,27 @@ def _print_training(result: Mapping[str, Any]) -> None:
     print(f"checkpoint       {result['checkpoint']}")
 
 
+def _plan(options: argparse.Namespace, _: Store) -> int:
+    from flows.console import console
+    from flows.parameters import PretrainParameters, Training
+    from flows.pretrain_plan import plan_pretrain
+    from tasks.plan import plan_rows
+
+    parameters = PretrainParameters(
+        corpus=options.corpus,
+        training=Training(profile=options.recipe, settings=options.settings),
+        workers=options.workers,
+        dry_run=True,
+    )
+    run = plan_pretrain(parameters)
+    if not options.no_probe:
+        console.say("taking probe steps, for about a minute")
+    plan = run.training_plan(probe=not options.no_probe, price_per_device_hour=options.price)
+    for name, value in plan_rows(plan):
+        print(f"{name:<20}{value}")
+    return print_json(options, plan.as_json())
+
+
 def _evaluate(options: argparse.Namespace, _: Store) -> int:
     from flows.evaluate import check_evaluate, dry_run_evaluate, evaluate
     from flows.parameters import EvaluateParameters, Promotion, Scoring
@@ -236,6 +257,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {
     "preview": _preview,
     "refresh": _refresh,
     "pretrain": _pretrain,
+    "plan": _plan,
     "evaluate": _evaluate,
     "pipeline": _pipeline,
     "reconcile": _reconcile,

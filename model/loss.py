@@ -5,11 +5,12 @@ hand (Hsu et al. 2024, "Liger Kernel": fused linear cross entropy): three matrix
 no second pass over the logits. A block is large, because each adds to the gradient of the whole head; what is done to
 its logits, element by element in fp32, is done in slices that stay in a CPU's cache.
 
-Shapes: B batch, T sequence, N = B * T, R rows of a block, n of a slice, D model, V vocabulary.
+Shapes: B batch, T sequence, N = B * T, R rows of a block, n of a slice, D model, V vocabulary, v of a part of it.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Literal
 
 import torch
@@ -24,8 +25,11 @@ IGNORED_TARGET = -100
 LOGITS_PER_BLOCK = {"cpu": 2**25, "cuda": 2**27}
 """Logits held at once, in the dtype of the matrix products: 64 MiB, or 256 MiB, in bf16."""
 
-LOGITS_PER_SLICE = {"cpu": 2**19, "cuda": 2**27}
-"""Those that are held in fp32: 2 MiB, or 512 MiB."""
+LOGITS_PER_SLICE = {"cpu": 2**17, "cuda": 2**27}
+"""Those that are held in fp32: 512 KiB, or 512 MiB."""
+
+HEAD_PER_PART = {"cpu": 2**20, "cuda": 2**27}
+"""Elements of the head's gradient that are held in the dtype of the products."""
 
 
 def next_token_loss(
@@ -73,14 +77,36 @@ def _flat(hidden_BTD: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
     return hidden_BTD.flatten(0, 1), targets_BT.flatten().long()
 
 
-def _rows(limits: dict[str, int], device: str, vocab_size: int) -> int:
-    """Of a block or slice, at least 1."""
-    return max(1, limits.get(device, limits["cuda"]) // vocab_size)
+def _rows(limits: dict[str, int], device: str, row_size: int) -> int:
+    """Of a block, slice or part, at least 1."""
+    return max(1, limits.get(device, limits["cuda"]) // row_size)
 
 
 def _blocks(hidden_ND: Tensor, targets_N: Tensor, head_VD: Tensor) -> list[tuple[Tensor, Tensor]]:
     rows = _rows(LOGITS_PER_BLOCK, hidden_ND.device.type, head_VD.shape[0])
     return list(zip(torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True))
+
+
+class _Workspace(threading.local):
+    """Memory that is kept from step to step, by name; on a CPU alone, where torch asks the system for every large
+    tensor anew and the system clears it page by page: that took longer than the product that was written into it."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Uninitialised."""
+        if device.type != "cpu":
+            return torch.empty(shape, dtype=dtype, device=device)
+        size = shape[0] * shape[1]
+        buffer = self.buffers.get(name)
+        if buffer is None or buffer.dtype is not dtype or buffer.numel() < size:
+            with torch.inference_mode(False):  # what is made within it cannot be written to outside of it
+                self.buffers[name] = buffer = torch.empty(size, dtype=dtype)
+        return buffer[:size].view(shape)
+
+
+_workspace = _Workspace()
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -96,64 +122,129 @@ class _LinearCrossEntropy(torch.autograd.Function):
         z_loss: float,
         wanted: bool,
     ) -> tuple[Tensor, Tensor]:
-        device = hidden_ND.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head_VD.dtype
+        device = hidden_ND.device
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else head_VD.dtype
         needs_hidden, needs_head = (wanted and needed for needed in ctx.needs_input_grad[:2])
         total = hidden_ND.new_zeros((), dtype=torch.float32)
         cross_entropy = torch.zeros_like(total)
         hidden_gradient = torch.empty_like(hidden_ND) if needs_hidden else None
-        head_gradient = torch.zeros_like(head_VD, dtype=torch.float32) if needs_head else None
+        head_gradient = torch.empty_like(head_VD, dtype=torch.float32) if needs_head else None
         scale = 1.0 if count is None else 1.0 / count
-        with torch.autocast(device, enabled=False):
-            head = head_VD.to(dtype)
+        with torch.autocast(device.type, enabled=False):
+            head = head_VD
+            if head.dtype is not dtype:
+                head = _workspace.take("head", (head.shape[0], head.shape[1]), dtype, device).copy_(head)
             start = 0
-            for hidden, targets in _blocks(hidden_ND.to(dtype), targets_N, head):
-                logits_RV = hidden @ head.T
-                nats, z = _replace_by_gradients(logits_RV, targets, scale, z_loss)
-                cross_entropy += nats
-                total += nats + z
+            for hidden_RD, targets_R in _blocks(hidden_ND, targets_N, head):
+                logits_RV = _workspace.take("logits", (len(hidden_RD), len(head)), dtype, device)
+                torch.mm(hidden_RD.to(dtype), head.T, out=logits_RV)
+                nats_R, z_R = _replace_by_gradients(logits_RV, targets_R, z_loss)
+                counts_R = targets_R != IGNORED_TARGET
+                cross_entropy += (nats_R * counts_R).sum()
+                total += ((nats_R + z_R) * counts_R).sum()
+                # multiplied into what has D columns, not V
+                weight_R1 = (counts_R * scale)[:, None]
                 if hidden_gradient is not None:
-                    hidden_gradient[start : start + len(hidden)] = logits_RV @ head
+                    torch.mul(logits_RV @ head, weight_R1, out=hidden_gradient[start : start + len(hidden_RD)])
                 if head_gradient is not None:
-                    head_gradient += logits_RV.T @ hidden
-                start += len(hidden)
+                    _add_product(head_gradient, logits_RV, (hidden_RD * weight_R1).to(dtype), first=start == 0)
+                start += len(hidden_RD)
         ctx.save_for_backward(hidden_gradient, None if head_gradient is None else head_gradient.to(head_VD.dtype))
         ctx.mark_non_differentiable(cross_entropy)
         return total * scale, cross_entropy * scale
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        hidden_gradient, head_gradient = ctx.saved_tensors
         factor = gradients[0]
-        return (
-            None if hidden_gradient is None else hidden_gradient * factor.to(hidden_gradient.dtype),
-            None if head_gradient is None else head_gradient * factor.to(head_gradient.dtype),
-            None,
-            None,
-            None,
-            None,
+        # Nearly always it is 1, and to look costs less than a pass over the head's gradient, into fresh memory; but not
+        # on a GPU, where to look is to wait for all that is under way.
+        if factor.device.type == "cpu" and factor == 1:
+            return (*ctx.saved_tensors, None, None, None, None)
+        hidden_gradient, head_gradient = (
+            None if gradient is None else gradient * factor.to(gradient.dtype) for gradient in ctx.saved_tensors
         )
+        return hidden_gradient, head_gradient, None, None, None, None
 
 
-def _replace_by_gradients(
-    logits_RV: Tensor, targets_R: Tensor, scale: Tensor | float, z_loss: float
-) -> tuple[Tensor, Tensor]:
-    """The sums of cross entropy and z-loss; each logit becomes the gradient of their sum times `scale` by it."""
-    nats = torch.zeros((), device=logits_RV.device)
-    z = torch.zeros_like(nats)
+def _add_product(head_gradient_VD: Tensor, logits_RV: Tensor, hidden_RD: Tensor, *, first: bool) -> None:
+    """Adds `logits.T @ hidden`, the `first` one to nothing.
+
+    Where the product is not in fp32 itself it is taken in parts, each of which is still in a CPU's cache when it is
+    added.
+    """
+    if hidden_RD.dtype is head_gradient_VD.dtype:
+        head_gradient_VD.addmm_(logits_RV.T, hidden_RD, beta=0 if first else 1)
+        return
+    rows = _rows(HEAD_PER_PART, hidden_RD.device.type, hidden_RD.shape[1])
+    for gradient_vD, logits_Rv in zip(
+        torch.split(head_gradient_VD, rows), torch.split(logits_RV, rows, dim=1), strict=True
+    ):
+        product_vD = logits_Rv.T @ hidden_RD
+        if first:
+            gradient_vD.copy_(product_vD)
+        else:
+            gradient_vD.add_(product_vD)
+
+
+def _replace_by_gradients(logits_RV: Tensor, targets_R: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    """Cross entropy and z-loss of each row, (R,); each logit becomes the gradient of its row's two by it.
+
+    A row whose target does not count is treated as if that were 0.
+    """
+    known_R1 = targets_R.clamp(min=0)[:, None]
+    replace = _replace_by_probabilities_in_cache if logits_RV.device.type == "cpu" else _replace_by_probabilities
+    nats_R1, normaliser_R1 = replace(logits_RV, known_R1, z_loss)
+    at_target_R1 = torch.exp(-nats_R1) * _pull(normaliser_R1, z_loss) - 1
+    rows_R = torch.arange(len(targets_R), device=targets_R.device)
+    # not scatter_, which copies all the logits first
+    logits_RV[rows_R, known_R1[:, 0]] = at_target_R1[:, 0].to(logits_RV.dtype)
+    return nats_R1[:, 0], z_loss * normaliser_R1[:, 0].square()
+
+
+def _pull(normaliser_n1: Tensor, z_loss: float) -> Tensor:
+    """What z-loss multiplies a row's probabilities with to make them gradients: its own is 2 z normaliser p."""
+    return 1 + 2 * z_loss * normaliser_n1
+
+
+def _replace_by_probabilities(logits_RV: Tensor, known_R1: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    """Cross entropy and log-normaliser, (R, 1) in fp32; each logit becomes its probability times `_pull`.
+
+    In as few passes over the memory as torch's kernels allow.
+    """
+    nats, normalisers = [], []
     rows = _rows(LOGITS_PER_SLICE, logits_RV.device.type, logits_RV.shape[1])
-    for logits_nV, targets_n in zip(torch.split(logits_RV, rows), torch.split(targets_R, rows), strict=True):
-        counts_n = targets_n != IGNORED_TARGET
-        known_n1 = targets_n.clamp(min=0)[:, None]
+    for logits_nV, known_n1 in zip(torch.split(logits_RV, rows), torch.split(known_R1, rows), strict=True):
         log_probabilities_nV = torch.log_softmax(logits_nV, dim=-1, dtype=torch.float32)
-        target_n = log_probabilities_nV.gather(1, known_n1)[:, 0]
-        nats -= (target_n * counts_n).sum()
-        weight_n = counts_n * scale
-        gradient_nV = log_probabilities_nV.exp_()
+        nats.append(-log_probabilities_nV.gather(1, known_n1))
+        normalisers.append(logits_nV.gather(1, known_n1) + nats[-1])
         if z_loss:
-            normaliser_n = logits_nV.gather(1, known_n1)[:, 0].float() - target_n
-            z += z_loss * (normaliser_n.square() * counts_n).sum()
-            gradient_nV *= (1 + 2 * z_loss * normaliser_n)[:, None]
-        gradient_nV.scatter_add_(1, known_n1, torch.full_like(known_n1, -1, dtype=gradient_nV.dtype))
-        torch.mul(gradient_nV, weight_n[:, None], out=logits_nV)
-    return nats, z
+            torch.mul(log_probabilities_nV.exp_(), _pull(normalisers[-1], z_loss), out=logits_nV)
+        else:
+            torch.exp(log_probabilities_nV, out=logits_nV)
+    return torch.cat(nats), torch.cat(normalisers)
+
+
+def _replace_by_probabilities_in_cache(logits_RV: Tensor, known_R1: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    """`_replace_by_probabilities` in as few instructions: while a slice is in a CPU's cache a pass costs little."""
+    num_rows, vocab_size = logits_RV.shape
+    at_target_R1 = logits_RV.gather(1, known_R1).float()
+    largest_R1, sum_R1 = torch.empty_like(at_target_R1), torch.empty_like(at_target_R1)
+    rows = _rows(LOGITS_PER_SLICE, "cpu", vocab_size)
+    for start in range(0, num_rows, rows):
+        logits_nV, largest_n1, sum_n1 = (each[start : start + rows] for each in (logits_RV, largest_R1, sum_R1))
+        in_fp32_nV = logits_nV
+        if logits_nV.dtype is not torch.float32:
+            in_fp32_nV = _workspace.take("slice", (len(logits_nV), vocab_size), torch.float32, logits_nV.device)
+            in_fp32_nV.copy_(logits_nV)
+        torch.amax(in_fp32_nV, -1, keepdim=True, out=largest_n1)
+        in_fp32_nV.sub_(largest_n1).exp_()
+        torch.sum(in_fp32_nV, -1, keepdim=True, out=sum_n1)
+        factor_n1 = 1 / sum_n1
+        if z_loss:
+            factor_n1 *= _pull(largest_n1 + sum_n1.log(), z_loss)
+        in_fp32_nV.mul_(factor_n1)
+        if in_fp32_nV is not logits_nV:
+            logits_nV.copy_(in_fp32_nV)
+    log_sum_R1 = sum_R1.log()
+    return largest_R1 - at_target_R1 + log_sum_R1, largest_R1 + log_sum_R1

@@ -1,15 +1,13 @@
-"""What a refresh or a training run would take, found out without doing any of it."""
+"""What a refresh would take, found out without doing any of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model.config import num_flops_per_token, num_parameters
 from tasks.inputs import Profile
-from tasks.manifest import MANIFEST, read_manifest
+from tasks.manifest import read_manifest
 from tasks.recipes.curation import CurationRecipe
-from tasks.recipes.pretraining import PretrainRecipe
 from tasks.refresh import Refresh
 from tasks.refresh_stages import SCREENING
 from tasks.stages import stage_directory
@@ -39,17 +37,6 @@ SECONDS_PER_RECORD: Mapping[str, float] = {
 }
 """One worker on one shared core, `fineweb`, the same 500 pages, of which 304 were kept: .06 s each in all. From gather
 on much of it is for opening files, and falls with the number of records in a bucket."""
-
-CPU_FLOP_PER_S = 220e9
-"""On two CPU cores, fp32: a 10M-parameter decoder trains at 2,800 to 3,100 tokens/s, one of 26M at 1,400."""
-CPU_MAX_TOKENS_PER_S = 20_000.0
-"""On two CPU cores, where the network is so small that the rest of a step counts: measured at .6M parameters."""
-GPU_FLOP_PER_S = 0.4 * 989e12
-GPU_MIN_PARAMETERS = 100_000_000
-"""Of one H100: 40 % of its bf16 peak. Published, not measured here: torchtitan 33 to 39 % at 8B, nanochat about 50 % at
-124M. Of smaller networks, which do not fill such a GPU, nothing is said."""
-
-_BYTES_OF_FP32 = 4
 
 
 def estimate_refresh(
@@ -165,46 +152,3 @@ class _LastVersion:
                 reaching = manifest["report"]["records_in"] / self._num_read  # the share that comes so far
                 return float(manifest["seconds"] / computed * reaching * num_records)
         return SECONDS_PER_RECORD[stage] / workers * num_records
-
-
-def estimate_pretrain(
-    recipe: PretrainRecipe, manifest: Mapping[str, Any], workers: int = 1, *, store: Store | None = None
-) -> dict[str, Any]:
-    """Sizes, steps, memory and seconds of a training run on the corpus version with this `manifest`; writes nothing.
-
-    Tokens are estimated from the version's bytes of text. "state_bytes" are weights, gradients and AdamW's two moments
-    in fp32, in every worker; activations come on top, with the microbatch. With a `store`, "token_shards" names those
-    of this corpus that are there already.
-    """
-    config = recipe.decoder_config()
-    parameters = num_parameters(config)
-    tokens_per_epoch = int(manifest["estimated_tokens"] * (1 - recipe.held_out_fraction))
-    num_steps = recipe.num_steps(tokens_per_epoch)
-    tokens = num_steps * recipe.global_batch_tokens
-    flop = num_flops_per_token(config, recipe.seq_len)
-    cpu_tokens_per_s = min(CPU_MAX_TOKENS_PER_S, CPU_FLOP_PER_S / flop)
-    gpu_tokens_per_s = workers * GPU_FLOP_PER_S / flop if parameters >= GPU_MIN_PARAMETERS else None
-    checkpoint_bytes = 3 * parameters * _BYTES_OF_FP32  # weights and two moments
-    estimate: dict[str, Any] = {
-        "corpus": f"{manifest['name']}@{manifest['version']}",
-        "parameters": parameters,
-        "num_steps": num_steps,
-        "tokens": tokens,
-        "epochs": round(tokens / max(1, tokens_per_epoch), 2),
-        "estimated_corpus_tokens": manifest["estimated_tokens"],
-        "tokens_per_parameter": round(tokens / parameters, 2),
-        "workers": workers,
-        "state_bytes": 4 * parameters * _BYTES_OF_FP32,
-        "checkpoint_bytes": checkpoint_bytes,
-        "kept_checkpoints_bytes": recipe.keep_checkpoints * checkpoint_bytes,
-        "flop": flop * tokens,
-        "two_cpu_cores_tokens_per_s": round(cpu_tokens_per_s),
-        "two_cpu_cores_seconds": round(tokens / cpu_tokens_per_s),
-        "h100_tokens_per_s": gpu_tokens_per_s and round(gpu_tokens_per_s),
-        "h100_seconds": gpu_tokens_per_s and round(tokens / gpu_tokens_per_s),
-    }
-    if store is not None:
-        estimate["token_shards"] = sorted(
-            folder.name for folder in store.tokens.glob(f"{manifest['digest'][:16]}-*") if (folder / MANIFEST).is_file()
-        )
-    return estimate

@@ -35,9 +35,10 @@ Of smaller networks, which do not fill such a GPU, nothing is said."""
 FORWARD_SHARE = 1 / 3
 """Of a training step's operations (Chowdhery et al. 2022): what an evaluation takes a token."""
 
-PROCESS_BYTES: Mapping[str, int] = {"cpu": 400_000_000, "cuda": 900_000_000}
-"""Beside what torch hands out. CPU: resident after the imports of a training process (Python 3.11, torch 2.13: .35 GB)
-and what freed blocks leave behind. GPU: the CUDA context with its kernels, and the workspaces of cuBLAS and NCCL."""
+PROCESS_BYTES: Mapping[str, int] = {"cpu": 560_000_000, "cuda": 900_000_000}
+"""Beside what torch hands out. CPU: resident after the imports of a training process (Python 3.11, torch 2.13: .45 GB)
+and what freed blocks leave behind, measured. GPU, not measured here: the CUDA context with its kernels, and the
+workspaces of cuBLAS and NCCL."""
 
 _SMALLER_PRESETS = sorted(
     PRESETS, key=lambda name: PRESETS[name].d_model * PRESETS[name].num_layers * PRESETS[name].d_ff, reverse=True
@@ -61,7 +62,7 @@ class TrainingPlan:
     corpus: str
     estimated_corpus_tokens: int
     token_shards: tuple[str, ...]
-    recipe: str
+    recipe_name: str
     model: str
     device: str
     workers: int
@@ -103,7 +104,7 @@ def training_plan(
     price_per_device_hour: float | None = None,
     probe: bool = True,
 ) -> TrainingPlan:
-    """The plan of a run whose files go into `folder`, by so many workers with one device of this machine's kind each.
+    """The plan of a run whose files go into `folder`, by so many workers on devices of this machine's kind.
 
     Without `probe` nothing is run and nothing is written. Raises ValueError in one line for a layout that does not
     divide, and for what does not fit into memory, with what would, or onto the disk.
@@ -127,7 +128,7 @@ def training_plan(
         corpus=corpus.reference,
         estimated_corpus_tokens=corpus.estimated_tokens,
         token_shards=corpus.token_shards,
-        recipe=recipe.name,
+        recipe_name=recipe.name,
         model=recipe.model,
         device=facts.name,
         workers=workers,
@@ -177,7 +178,8 @@ class _Sizes:
         held_out = max(1, int(corpus.documents * recipe.held_out_fraction))
         self.tokens_per_document = max(1, corpus.estimated_tokens // max(1, corpus.documents))
         self.evaluated_tokens = min(recipe.evaluate_max_documents, held_out) * self.tokens_per_document
-        on_one_device = workers if facts.type == "cpu" else 1
+        # workers beyond this machine's cores are taken to have machines like it
+        on_one_device = min(workers, facts.cores) if facts.type == "cpu" else 1
         self.memory_each = facts.memory_bytes // on_one_device
 
     def check_layout(self) -> None:
@@ -189,17 +191,13 @@ class _Sizes:
                 f"a batch of {sequences} sequences does not divide into {self.parallelism.data} equal shares; choose "
                 f"workers among the divisors of {sequences}"
             )
-        if self.facts.type == "cpu" and self.workers > self.facts.cores:
-            raise ValueError(
-                f"{self.workers} workers need a CPU core each and there are {self.facts.cores}: ask for fewer"
-            )
 
     def check_memory(self) -> None:
         """ValueError for what does not fit, with the first change that does."""
         needed = sum(self.memory(None).values())
         if needed <= self.memory_each:
             return
-        has = f"a process needs {_gigabytes(needed)} of memory and has {_gigabytes(self.memory_each)} of {self.facts.name}"
+        has = f"a process needs {_gigabytes(needed)} and has {_gigabytes(self.memory_each)} ({self.facts.name})"
         for changes in self._smaller():
             smaller = _Sizes(self.recipe.model_copy(update=changes), self.corpus, self.workers, self.facts)
             if (then := sum(smaller.memory(None).values())) <= self.memory_each:
@@ -256,14 +254,15 @@ class _Sizes:
         return max(step, evaluation, key=lambda memory: memory.peak_bytes)
 
     def memory(self, measured: Probe | None) -> dict[str, int]:
-        """Of one process, on its device. The rest of the process is measured on a CPU, where there is a probe."""
+        """Of one process, on its device. What a CPU's process takes beside torch's part is the probe's, where there is
+        one: what it had at most, without that part."""
         parts = self._torch_memory().parts()
         process = PROCESS_BYTES[self.facts.type]
         if self.facts.type == "cpu":
             # a checkpoint is copied before it is written, while training goes on
             parts["checkpoint"] = self.checkpoint_bytes // (self.parallelism.data if self.parallelism.sharded else 1)
             if measured is not None:
-                process = measured.process_bytes
+                process = max(0, measured.peak_bytes - sum(parts.values()))
         return {"process": process, **parts}
 
     def disk(self) -> dict[str, int]:
@@ -311,9 +310,10 @@ class _Sizes:
 
 
 def _measured(sizes: _Sizes, facts: DeviceFacts) -> Probe:
-    if sizes.workers > (facts.count if facts.type == "cuda" else facts.cores):
+    places, kind = (facts.count, "GPUs") if facts.type == "cuda" else (facts.cores, "CPU cores")
+    if sizes.workers > places:
         raise ValueError(
-            f"probe steps of {sizes.workers} workers need as many GPUs here and there are {facts.count}: plan without "
+            f"probe steps of {sizes.workers} workers need as many {kind} here and there are {places}: plan without "
             "them (--no-probe)"
         )
     return run_probe(

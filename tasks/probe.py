@@ -53,7 +53,6 @@ class Probe:
     step_s: float  # of the recipe's whole batch, with reading, exchange and metrics
     evaluation_s: float  # of one evaluation, with its samples
     checkpoint_s: float  # that a step waits for one checkpoint
-    process_bytes: int  # resident before the network was built
     peak_bytes: int  # resident at most, on a CPU; held by torch at most, on a GPU
     num_steps: int  # that `step_s` is the median of
 
@@ -189,7 +188,6 @@ def _measure(folder: Path, rank: int) -> None:
     import torch
     import torch.distributed as dist
 
-    from tasks.memory_use import memory_use
     from tasks.metrics_file import StepReport
     from tasks.training import TrainJob, train
 
@@ -225,7 +223,6 @@ def _measure(folder: Path, rank: int) -> None:
         train(job, rank=rank, world_size=order.world_size, on_step=on_step)
         return [report.times_s for report in reports], reports[-1], done_s[0] - began_s
 
-    process_bytes = memory_use(torch.device("cpu")).rss_bytes
     times, _, first_s = run("first", 1, 3)
     microbatch_s = torch.tensor(min(without_interruptions(each) for each in times[1:]))
     if order.world_size > 1:
@@ -239,7 +236,6 @@ def _measure(folder: Path, rank: int) -> None:
             step_s=step_s * order.microbatches / microbatches,
             evaluation_s=times[-1]["evaluation_s"] / order.evaluated_share,
             checkpoint_s=times[-1]["checkpoint_s"],
-            process_bytes=process_bytes,
             peak_bytes=last.peak_memory_bytes,
             num_steps=num_steps,
         )

@@ -159,21 +159,26 @@ class Checkpointer:
             raise failure
 
     @property
+    def is_writing(self) -> bool:
+        """Whether this process is still at the last save."""
+        return self._writer is not None and self._writer.is_alive()
+
+    @property
     def _is_first(self) -> bool:
         return self._processes.rank == 0
 
     def _load(self, folder: str | Path) -> CheckpointState:
         where = place(folder)
         state, files = read_commit(where)
-        rank, world_size = self._processes.rank, self._processes.world_size
+        own = _file_name(OPTIMIZER, self._processes.rank, state.world_size)
+        if _file_name(OPTIMIZER, 0, state.world_size) not in files:
+            raise ValueError(f"{where.address} holds a network alone, for use: give a checkpoint of a training run")
         with stored_tensors(where, _of_kind(files, MODEL)) as stored:
             restore_network(stored, self._model, where.address)
         with stored_tensors(where, _of_kind(files, OPTIMIZER)) as stored:
             restore_optimizer(stored, self._model, self._optimizer, where.address)
-        if state.world_size == world_size:
-            own = _file_name(OPTIMIZER, rank, world_size)
-            with stored_tensors(where, {own: files[own]}) as stored:
-                restore_generators(stored)
+            if state.world_size == self._processes.world_size:
+                restore_generators(stored, own)
         return state
 
     def _stage(self, network: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> list[_Part]:

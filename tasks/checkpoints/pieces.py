@@ -32,6 +32,7 @@ from tasks.checkpoints.state import StoredFile
 from tasks.read.raw_file import open_handle
 
 _SHARDING, _OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"
+_LENGTH = struct.Struct("<Q")
 _MAX_HEADER_BYTES = 100_000_000
 """As the safetensors library."""
 
@@ -130,11 +131,11 @@ class StoredTensors:
                     raise self._damaged(name)
                 self.shapes[name] = tuple(map(max, known, ends))
 
-    def read(self, name: str, box: Box, into: Tensor) -> None:
-        """Copy a box of the tensor `name` into a tensor of its size, on whatever device."""
+    def read(self, name: str, box: Box, into: Tensor, *, only: str | None = None) -> None:
+        """Copy a box of the tensor `name` into a tensor of its size, on whatever device; `only` from one file."""
         num_read = 0
         for file, pieces in self._pieces.items():
-            piece = pieces.get(name)
+            piece = pieces.get(name) if only in (None, file) else None
             common = piece.overlap(box) if piece is not None else None
             if piece is None or common is None or common.num_elements == 0:
                 continue
@@ -162,21 +163,21 @@ class StoredTensors:
 
     def _header(self, file: str) -> dict[str, Box]:
         """The file's pieces. The layout is https://huggingface.co/docs/safetensors#format."""
+        with open_handle(f"{self._where.address}/{file}") as handle:
+            length = handle.read(_LENGTH.size)
+            num_bytes = _LENGTH.unpack(length)[0] if len(length) == _LENGTH.size else 0
+            content = handle.read(num_bytes) if num_bytes <= _MAX_HEADER_BYTES else b""
         try:
-            with open_handle(f"{self._where.address}/{file}") as handle:
-                (num_bytes,) = struct.unpack("<Q", handle.read(8))
-                if num_bytes > _MAX_HEADER_BYTES:
-                    raise ValueError("the header has an impossible length")
-                header = json.loads(handle.read(num_bytes))
+            header = json.loads(content)
             offsets = json.loads(header.pop("__metadata__", {}).get(_SHARDING, "{}"))
             boxes = {}
             for name, entry in header.items():
                 shape = tuple(int(size) for size in entry["shape"])
                 begins = tuple(int(at) for at in offsets[name][_OFFSETS]) if offsets else (0,) * len(shape)
                 if len(begins) != len(shape) or min((*shape, *begins), default=0) < 0:
-                    raise ValueError("a piece lies nowhere")
+                    raise self._damaged(file)
                 boxes[name] = Box(begins, shape)
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or other JSON
             raise self._damaged(file) from error
         return boxes
 

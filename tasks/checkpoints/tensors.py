@@ -70,12 +70,12 @@ def restore_optimizer(stored: StoredTensors, model: Decoder, optimizer: torch.op
     optimizer.load_state_dict({"state": per_parameter, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def restore_generators(stored: StoredTensors) -> None:
-    """Have this process' random generators go on from where they were; `stored` is its own file."""
+def restore_generators(stored: StoredTensors, file: str) -> None:
+    """Have this process' random generators go on from where they were; `file` is the one that it wrote."""
 
     def state(name: str) -> Tensor:
         into = torch.empty(stored.shapes[name], dtype=torch.uint8)
-        stored.read(name, own_box(into), into)
+        stored.read(name, own_box(into), into, only=file)
         return into
 
     torch.set_rng_state(state(_CPU_GENERATOR))

@@ -25,7 +25,7 @@ from tests.tasks.version_folders import Published, Removed, document_id, moved, 
 
 COMMANDS = (
     *("refresh", "pretrain", "evaluate", "pipeline", "generate", "corpora", "show", "up", "doctor", "gc", "reconcile"),
-    *("diff", "takedown", "preview", "quarantine", "thresholds"),
+    *("diff", "takedown", "preview", "quarantine", "thresholds", "plan"),
 )
 
 
@@ -107,6 +107,42 @@ def test_what_a_user_can_mend_is_one_clear_line(arguments: list[str], expected: 
 def test_what_can_not_be_previewed_is_one_clear_line(arguments: list[str], expected: str, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", 3)
     assert expected in _refused("preview", *arguments, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--corpus", "news"], "no corpus 'news'"),
+        (["--corpus", "web", "--recipe", "huge"], "smoke, small, full"),
+        (["--corpus", "web", "--set", "seq_length=8"], "seq_len"),
+        (["--corpus", "web", "--workers", "3"], "4 sequences does not divide into 3"),
+        (["--corpus", "web", "--set", "model=8b", "--set", "microbatch_sequences=64", "--set", "tensor=3"], "tensor"),
+    ],
+)
+def test_what_can_not_be_planned_is_one_clear_line(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    write_version(
+        tmp_path / "store/corpora",
+        "web",
+        1,
+        {document_id(n): Published(f"text {n}", f"https://a.com/{n}") for n in range(9)},
+    )
+    assert expected in _refused("plan", *arguments, "--no-probe", cwd=tmp_path)
+
+
+def test_a_plan_is_a_table_and_one_json_object(tmp_path: Path) -> None:
+    write_version(
+        tmp_path / "store/corpora",
+        "web",
+        1,
+        {document_id(n): Published(f"text {n}", f"https://a.com/{n}") for n in range(9)},
+    )
+    done = tokenmill("plan", "--corpus", "web", "--no-probe", "--price", "2.5", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    plan = json.loads(last)
+    assert plan["corpus"] == "web@1" and plan["num_steps"] == 960 and plan["workers"] == 1
+    assert any(line.startswith("cost") and "at 2.5" in line for line in lines)
+    assert plan["cost"] == pytest.approx(plan["seconds"] / 3600 * 2.5, abs=0.01)
 
 
 def test_a_source_of_common_crawl_is_no_path(tmp_path: Path) -> None:

@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from model.decoder import Decoder
-from model.optimizer import build_adamw
 from tasks.estimate import (
     BYTES_PER_RECORD,
     SECONDS_PER_RECORD,
-    estimate_pretrain,
     estimate_refresh,
     num_records_at,
 )
 from tasks.read.limits import ReadLimits
-from tasks.recipes.pretraining import resolve_pretrain_recipe
 from tasks.refresh import Refresh
 from tasks.refresh_stages import SCREENING
 from tasks.source_names import EMBEDDED
@@ -27,8 +22,6 @@ from tasks.stages import stage_directory
 from tasks.store import Store
 from tests.data.prose import corpus_members
 from tests.tasks.test_curation import refresh_in_process, small_recipe
-
-MANIFEST = {"name": "web", "version": 3, "estimated_tokens": 2_000_000, "digest": "d" * 64}
 
 
 def everything(root: Path) -> dict[Path, int]:
@@ -131,41 +124,3 @@ def test_it_refuses_what_the_refresh_would_refuse(watched: Path, tmp_path: Path)
     (watched / "one.warc.gz").unlink()
     with pytest.raises(ValueError, match="give it back"):
         estimated(tmp_path, watched, recipe=small_recipe(reading=ReadLimits(max_page_bytes=1_000_000)))
-
-
-def test_a_training_runs_figures_are_those_of_the_network(tmp_path: Path) -> None:
-    recipe = resolve_pretrain_recipe("smoke", {})
-    estimate = estimate_pretrain(recipe, MANIFEST)
-    model = Decoder(recipe.decoder_config())
-    optimizer = build_adamw(model, learning_rate=0.001)
-    tokens = torch.zeros((1, 8), dtype=torch.long)
-    model(tokens).sum().backward()
-    optimizer.step()
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    gradients = sum(parameter.grad.nbytes for parameter in model.parameters() if parameter.grad is not None)
-    moments = sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim)
-    assert estimate["parameters"] == sum(parameter.numel() for parameter in model.parameters())
-    assert estimate["state_bytes"] == weights + gradients + moments
-    assert estimate["checkpoint_bytes"] == weights + moments
-    assert estimate["num_steps"] * recipe.global_batch_tokens == estimate["tokens"] == 983_040
-    assert estimate["epochs"] == pytest.approx(983_040 / 1_900_000, abs=0.01)
-    assert 30 <= estimate["two_cpu_cores_seconds"] <= 120 and estimate["h100_seconds"] is None
-
-
-def test_a_bigger_network_is_estimated_by_its_operations() -> None:
-    recipe = resolve_pretrain_recipe("small", {})
-    estimate = estimate_pretrain(recipe, MANIFEST)
-    assert 2_500 <= estimate["two_cpu_cores_tokens_per_s"] <= 3_200  # measured: 2,800 to 3,100
-    large = resolve_pretrain_recipe("small", {"model": "124m", "tokenizer.vocab_size": "50304"})
-    one, four = (estimate_pretrain(large, MANIFEST, workers) for workers in (1, 4))
-    assert one["h100_seconds"] == pytest.approx(4 * four["h100_seconds"], abs=4)
-
-
-def test_token_shards_of_the_corpus_are_named(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
-    for name, is_complete in ((f"{'d' * 16}-a", True), (f"{'d' * 16}-b", False), (f"{'e' * 16}-a", True)):
-        (store.tokens / name).mkdir(parents=True)
-        if is_complete:
-            (store.tokens / name / "manifest.json").write_text("{}")
-    estimate = estimate_pretrain(resolve_pretrain_recipe("smoke", {}), MANIFEST, store=store)
-    assert estimate["token_shards"] == [f"{'d' * 16}-a"]

@@ -1,8 +1,8 @@
 """Several processes: what any layout wrote, any other reads, tensor for tensor; and one process's failure is all's.
 
-Two processes are started once for the tests of two. Those with four, which take longer, are for `make verify`: first two
-of them are a training, then all four are one, then two again. What they find is told by the tests. One process writes
-before and reads afterwards.
+Two processes are started once for the tests of two. Those with four, which take longer, are for `make verify`: first
+two of them are a training, then all four are one, then two again. What they find is told by the tests. One process
+writes before and reads afterwards.
 """
 
 from __future__ import annotations

@@ -22,9 +22,10 @@ def test_the_network_is_built_from_the_folder(saved: str):
     model, state = load_decoder(saved)
     assert state == state_at(2)
     assert not model.training
+    expected = trained(1)[0].eval()
     tokens = torch.arange(12).reshape(1, 12)
     with torch.no_grad():
-        assert torch.equal(model(tokens), trained(1)[0].eval()(tokens))
+        assert torch.equal(model(tokens), expected(tokens))
 
 
 def test_a_copy_for_use_is_a_third_and_loads_alike(saved: str, tmp_path: Path):
@@ -69,8 +70,8 @@ def test_a_checkpoint_of_before_is_used_and_gone_on_from(tmp_path: Path):
     body = {"state": state | {"tokens_digest": "c" * 64}, "file_bytes": sizes}
     (folder / "state.json").write_text(json.dumps(body))
 
-    assert_equal(load_decoder(folder)[0].state_dict(), weights)
     expected = [advance(model, optimizer) for _ in range(2)]
+    assert_equal(load_decoder(folder)[0].state_dict(), weights)
     other = built(2)
     assert Checkpointer(tmp_path, *other, keep=1).load(folder) == state_at(2)
     assert [advance(*other) for _ in range(2)] == expected

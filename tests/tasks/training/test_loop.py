@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +19,22 @@ from tasks.checkpoints import complete_checkpoints, load_decoder, read_state
 from tasks.evaluation.bits_per_byte import bits_per_byte, choose_documents, summed
 from tasks.evaluation.slices import cells, score_cells
 from tasks.loader import TokenLoader, batch_hash
-from tasks.metrics_file import StepReport
+from tasks.metrics_file import StepReport, read_metrics
+from tasks.mixture import MixtureSource
 from tasks.pack import TokenShards
 from tasks.samples import PROMPTS, read_samples
 from tasks.training import TrainResult, train
-from tests.tasks.training.training_runs import BATCH_TOKENS, NUM_STEPS, RECIPE, curve, job_for, make_corpus, weights
+from tasks.training.timings import PARTS
+from tests.tasks.training.training_runs import (
+    BATCH_TOKENS,
+    NUM_STEPS,
+    RECIPE,
+    column,
+    curve,
+    job_for,
+    make_corpus,
+    weights,
+)
 
 # torch 2.13 on a CPU, one thread; a change that means to move the curve writes these anew
 GOLDEN_LOSSES = [
@@ -128,7 +140,7 @@ class Killed(BaseException):
     """Stands for a kill at a point where nothing is being written."""
 
 
-@pytest.mark.parametrize("last_step", range(1, NUM_STEPS + 1))
+@pytest.mark.parametrize("last_step", [1, 5, 6, 7, 8, 12, 17, 18, 19, 20])
 def test_interrupted_after_any_step_the_curve_is_the_same_bit_for_bit(
     corpus: Path, reference: Reference, tmp_path: Path, last_step: int
 ):
@@ -146,6 +158,91 @@ def test_interrupted_after_any_step_the_curve_is_the_same_bit_for_bit(
     assert result.held_out == reference.result.held_out
     assert read_samples(tmp_path / "samples.jsonl") == read_samples(reference.run_dir / "samples.jsonl")
     assert all(torch.equal(tensor, weights(reference.result)[name]) for name, tensor in weights(result).items())
+
+
+@pytest.fixture(scope="module")
+def second_corpus(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> MixtureSource:
+    folder = make_corpus(tmp_path_factory.mktemp("second") / "corpus", 1, corpus / "tokenizer.json")
+    return MixtureSource(corpus="second@1", tokens_dir=folder / "tokens", weight=0.5, max_epochs=0.25)
+
+
+EVERYTHING: dict[str, Any] = {
+    "optimizer": "muon",
+    "schedule": "wsd",
+    "decay_fraction": 0.5,
+    "document_mask": True,
+    "z_loss": 1e-3,
+    "qk_norm": True,
+    "rope_scaling": {"kind": "linear", "factor": 2},
+    "activation_checkpointing": "block",
+    "precision": "bf16",
+    "microbatch_sequences": 2,
+    "spikes": {"policy": "skip", "window_steps": 8, "min_history_steps": 4, "loss_z": 2, "grad_norm_z": 2},
+}
+"""Of what a recipe can ask for, as much as goes together; the rule for spikes is so strict that some steps are."""
+
+
+@pytest.mark.parametrize("last_step", [7, 13])
+def test_with_everything_a_recipe_can_ask_for_too(
+    corpus: Path, second_corpus: MixtureSource, tmp_path: Path, last_step: int
+):
+    whole = job_for(corpus, tmp_path / "whole", more=(second_corpus,), **EVERYTHING)
+    undisturbed = train(whole)
+    rows = curve(tmp_path / "whole")
+    assert not all(row["taken"] for row in rows)
+    assert rows[-1]["drawn/words@1"] + rows[-1]["drawn/second@1"] == NUM_STEPS * BATCH_TOKENS
+    assert all(row["z_loss"] > 0 for row in rows)
+
+    def interrupt(report: StepReport) -> None:
+        if report.step == last_step:
+            raise Killed
+
+    killed = whole.model_copy(update={"run_dir": tmp_path / "killed", "resume": True})
+    with pytest.raises(Killed):
+        train(killed, on_step=interrupt)
+    result = train(killed)
+    assert curve(tmp_path / "killed") == rows
+    assert all(torch.equal(tensor, weights(undisturbed)[name]) for name, tensor in weights(result).items())
+
+
+def test_every_option_moves_the_curve(corpus: Path, reference: Reference, tmp_path: Path):
+    """One that did not arrive in the loop would leave it where it was."""
+    expected = column(reference.run_dir, "loss")[:6]
+    for name, value in EVERYTHING.items():
+        if name not in ("activation_checkpointing", "microbatch_sequences", "spikes", "decay_fraction"):
+            changed = job_for(
+                corpus, tmp_path / name, **{"total_tokens": 6 * BATCH_TOKENS, "min_warmup_steps": 0, name: value}
+            )
+            train(changed)
+            assert column(tmp_path / name, "loss")[1:] != expected[1:], name
+
+
+def test_recomputed_and_compiled_blocks_change_nothing_but_rounding(corpus: Path, reference: Reference, tmp_path: Path):
+    expected = column(reference.run_dir, "loss")[:8]
+    stop = iter([False] * 7 + [True] * 9)
+    train(job_for(corpus, tmp_path, activation_checkpointing="block", compile=True), should_stop=lambda: next(stop))
+    assert column(tmp_path, "loss") == pytest.approx(expected, rel=1e-4)
+    assert "held_out_loss" in curve(tmp_path)[7]
+
+
+def test_slices_and_languages_of_the_evaluation(corpus: Path, reference: Reference):
+    row = curve(reference.run_dir)[-1]
+    slices = {name: value for name, value in row.items() if name.startswith("held_out/")}
+    assert slices["held_out/length/below 1 kB"] == row["held_out_bits_per_byte"]
+    assert sum(name.startswith("held_out/source/") for name in slices) == 4
+
+
+def test_where_the_time_of_a_step_went(reference: Reference):
+    rows = read_metrics(reference.run_dir / "metrics.jsonl")
+    for row in rows:
+        parts = sum(row[f"{part}_s"] for part in PARTS)
+        assert parts == pytest.approx(row["step_s"]) and row["compute_s"] > 0
+        assert row["tokens_per_s"] == pytest.approx(
+            BATCH_TOKENS / (row["data_s"] + row["compute_s"] + row["communication_s"]), rel=0.2
+        )
+        assert (row["evaluation_s"] > 0) == ("held_out_loss" in row)
+        assert (row["checkpoint_s"] > 0) == (row["step"] in (7, 13, 19))  # of what came after the line before
+        assert row["peak_memory_bytes"] > 2**20 and "mfu" not in row
 
 
 def test_every_evaluation_writes_samples(reference: Reference):

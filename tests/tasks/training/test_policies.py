@@ -20,7 +20,7 @@ from tasks.mixture import MixtureSource
 from tasks.pack import TokenShards
 from tasks.samples import read_samples
 from tasks.spike_file import read_spikes
-from tasks.training import TrainingDivergedError, TrainJob, TrainResult, train
+from tasks.training import TrainingDivergedError, TrainJob, train
 from tests.tasks.training.training_runs import (
     BATCH_SEQUENCES,
     BATCH_TOKENS,
@@ -161,23 +161,13 @@ def test_nothing_is_kept_where_no_step_could_be_taken(corpus: Path, tmp_path: Pa
     assert not complete_checkpoints(tmp_path / "checkpoints")
 
 
-@pytest.fixture(scope="module")
-def fresh_after(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Runs a job, and hands back its reports and result."""
-
-    def run(job: TrainJob) -> tuple[list[StepReport], TrainResult]:
-        reports: list[StepReport] = []
-        return reports, train(job, on_step=reports.append)
-
-    return run
-
-
 def test_rollback_goes_to_the_last_good_checkpoint_and_leaves_out_the_batches_since(
-    corpus: Path, undisturbed: Path, tmp_path: Path, broken: Any, fresh_after: Any
+    corpus: Path, undisturbed: Path, tmp_path: Path, broken: Any
 ):
     broken(10)
-    reports, result = fresh_after(job(corpus, tmp_path, "rollback"))
-    assert [report.step for report in reports] == [*range(1, 12), *range(9, NUM_STEPS + 1)]
+    reported: list[int] = []
+    result = train(job(corpus, tmp_path, "rollback"), on_step=lambda report: reported.append(report.step))
+    assert reported == [*range(1, 12), *range(9, NUM_STEPS + 1)]
     assert column(tmp_path, "step") == list(range(1, NUM_STEPS + 1))
     assert column(tmp_path, "batch") == [*range(8), *range(11, NUM_STEPS + 3)]
     assert curve(tmp_path)[:8] == curve(undisturbed)[:8]
@@ -198,6 +188,20 @@ def test_rollback_to_the_beginning_begins_anew(corpus: Path, undisturbed: Path, 
     # the weights of the beginning: the same loss on the fourth batch as a run that sees it first
     losses = column(tmp_path, "loss")
     assert losses[0] == pytest.approx(math.log(320), abs=0.1) and losses[-1] < losses[0] - 1
+
+
+def test_rollback_to_the_beginning_of_a_decay_is_to_its_checkpoint(corpus: Path, tmp_path: Path, broken: Any):
+    source = job(corpus, tmp_path / "source", "alert", schedule="wsd")
+    at_eight = train(source, should_stop=iter([False] * 7 + [True]).__next__)
+    broken(10)
+    changes = {"schedule": "wsd", "decay_from": at_eight.checkpoint, "total_tokens": 8 * BATCH_TOKENS}
+    every = {"checkpoint_every_steps": 100, "evaluate_every_steps": 100}
+    result = train(job(corpus, tmp_path / "decay", "rollback", **changes, **every))
+    assert (result.step, read_state(result.checkpoint).skipped) == (16, ((8, 10),))
+    assert column(tmp_path / "decay", "batch") == list(range(11, 19))
+    assert [row["step"] for row in curve(tmp_path / "decay", "metrics_rolled_back.jsonl")] == [9, 10, 11]
+    # of a network that has learnt eight steps
+    assert column(tmp_path / "decay", "loss")[0] < column(tmp_path / "source", "loss")[5]
 
 
 def test_rollbacks_whose_windows_touch(corpus: Path, tmp_path: Path, broken: Any):
@@ -262,3 +266,35 @@ def test_a_stop_during_a_rollback_is_at_its_checkpoint(corpus: Path, tmp_path: P
     assert column(tmp_path, "step") == list(range(1, 9))
     assert train(job(corpus, tmp_path, "rollback", resume=True)).complete
     assert column(tmp_path, "batch") == [*range(8), *range(11, NUM_STEPS + 3)]
+
+
+class BreaksEvaluation(Decoder):
+    """A network that predicts nothing of the held-out text after it was trained for eight steps."""
+
+    steps: ClassVar[int] = 0
+
+    def forward(self, tokens_BT: Tensor, **options: Any) -> Any:
+        type(self).steps += options.get("z_loss") is not None
+        return super().forward(tokens_BT, **options)
+
+    def loss(self, *arguments: Any, **options: Any) -> Tensor:
+        return super().loss(*arguments, **options) * (math.nan if self.steps == 8 else 1)
+
+
+@pytest.mark.parametrize("policy", ["alert", "skip"])
+def test_an_evaluation_that_is_not_finite_ends_the_run(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+):
+    monkeypatch.setattr(tasks.training.network, "Decoder", BreaksEvaluation)
+    monkeypatch.setattr(BreaksEvaluation, "steps", 0)
+    with pytest.raises(TrainingDivergedError, match=r"step 8: .*held out nan bits per byte"):
+        train(job(corpus, tmp_path, policy))
+    assert [read_state(folder).step for folder in complete_checkpoints(tmp_path / "checkpoints")] == [4]
+
+
+def test_an_evaluation_that_is_not_finite_is_rolled_back(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tasks.training.network, "Decoder", BreaksEvaluation)
+    monkeypatch.setattr(BreaksEvaluation, "steps", 0)
+    result = train(job(corpus, tmp_path, "rollback"))
+    assert column(tmp_path, "batch") == [*range(4), *range(8, NUM_STEPS + 4)]
+    assert read_state(result.checkpoint).good

@@ -139,7 +139,7 @@ class _Step:
         before, after = self._gradients_bytes(before_backward=True), self._gradients_bytes(before_backward=False)
         final_norm = own_tokens * config.d_model * _FINAL_NORM_BACKWARD
         # in the backward pass of the last block: the residual stream's gradient, and what is computed again
-        last_block = max(final_norm, hidden + self._recomputed_bytes())
+        last_block = max(final_norm, hidden + self._recomputed_bytes() + self._exchanged_bytes())
 
         def at(gradients: int, activations: int, loss: int) -> DeviceMemory:
             return DeviceMemory(
@@ -177,14 +177,17 @@ class _Step:
     def _weights_bytes(self) -> int:
         matrices, others = self._own_parameters()
         own = (matrices + others) // self._shards * _FP32
-        layers, size = self.config.num_layers, _BF16 if self.parallelism.bf16 else _FP32
-        if self.parallelism.world_size > 1:
-            # FSDP2 gathers blocks in the products' precision, the next one while one is in use; embedding and head stay
-            if self.parallelism.sharded:
-                return own + min(2, layers) * matrices // layers * size + others * _FP32
-            return own + (matrices * _BF16 if self.parallelism.bf16 else 0)
-        recomputed = self.parallelism.activation_checkpointing == "block" and self.parallelism.compile
-        return own + (matrices * _BF16 if self.parallelism.bf16 and not recomputed else 0)
+        layers, layout = self.config.num_layers, self.parallelism
+        size = _BF16 if layout.bf16 else _FP32
+        if layout.world_size == 1:
+            recomputed = layout.activation_checkpointing == "block" and layout.compile
+            return own + (matrices * _BF16 if layout.bf16 and not recomputed else 0)
+        if not layout.sharded:
+            return own + matrices * size  # FSDP2 works on a copy
+        # Blocks are gathered, the next one while one is in use. The head stays, and an embedding that is the head's.
+        embedding = self.config.vocab_size * self.config.d_model
+        given_away = embedding if not self.config.tie_embeddings and layout.tensor == 1 else 0
+        return own + min(2, layers) * matrices // layers * size + (others - given_away) * _FP32
 
     def _gradients_bytes(self, *, before_backward: bool) -> int:
         if before_backward and self.num_microbatches == 1:
@@ -215,6 +218,12 @@ class _Step:
 
     def _recomputed_bytes(self) -> int:
         return self._block_bytes() if self.parallelism.activation_checkpointing == "block" else 0
+
+    def _exchanged_bytes(self) -> int:
+        """A block's gradients, whole, and the buffer that they are exchanged in."""
+        if self.parallelism.world_size == 1:
+            return 0
+        return 2 * self._own_parameters()[0] // self.config.num_layers * _FP32
 
     def _mask_bytes(self) -> int:
         """The dense mask of packed documents, one byte for each pair of positions; on a GPU there is none."""

@@ -202,7 +202,7 @@ class Remote:
             self._remove([manifest], folder)
         self._forget(self._lists(folder), folder)
 
-    def listing(self, folder: str) -> tuple[bytes, tuple[RemoteFile, ...]]:
+    def _listing(self, folder: str) -> tuple[bytes, tuple[RemoteFile, ...]]:
         """The manifest of a published folder, and its other files. ValueError where it is not there, or damaged."""
         manifest = self.manifest(folder)
         if manifest is None:
@@ -215,7 +215,7 @@ class Remote:
         Files that are `known` here, by their SHA-256, are linked, and what an earlier, killed copy has got is kept.
         Raises ValueError where the remote is damaged.
         """
-        manifest, files = self.listing(folder)
+        manifest, files = self._listing(folder)
         unfinished = destination.parent / f"{TEMPORARY_PREFIX}fetch-{destination.name}"
         unfinished.mkdir(parents=True, exist_ok=True)
         logger.info("fetching %s from %s", folder, redacted(self.address))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +110,11 @@ def weights(result: TrainResult) -> dict[str, Tensor]:
 
 
 _PROCESS = """
-import datetime, sys
+import datetime, json, sys
 import torch, torch.distributed as dist
 from tasks.training import TrainJob, train
 torch.set_num_threads(1)
-rank, world_size, last_step = (int(value) for value in sys.argv[3:6])
+rank, world_size = int(sys.argv[3]), int(sys.argv[4])
 dist.init_process_group(
     "gloo",
     init_method=f"file://{sys.argv[2]}",
@@ -120,32 +122,26 @@ dist.init_process_group(
     world_size=world_size,
     timeout=datetime.timedelta(seconds=60),
 )
-asked = 0
-def stop():  # only the last process hears of it
-    global asked
-    asked += 1
-    return rank == world_size - 1 and asked == last_step
-result = train(TrainJob.model_validate_json(sys.argv[1]), rank=rank, world_size=world_size, should_stop=stop)
-print(result.step, flush=True)
+steps = []
+for values, last_step in json.loads(sys.argv[1]):
+    asked = 0
+    def stop():  # only the last process hears of it
+        global asked
+        asked += 1
+        return rank == world_size - 1 and asked == last_step
+    steps.append(train(TrainJob.model_validate(values), rank=rank, world_size=world_size, should_stop=stop).step)
+print(json.dumps(steps), flush=True)
 dist.barrier()
 dist.destroy_process_group()
 """
 
 
-def train_in_processes(job: TrainJob, meeting: Path, *, world_size: int = 2, last_step: int = 0) -> list[str]:
-    """Run the job in processes of their own, up to `last_step` (0: to the end); the step that each came to."""
+def train_in_processes(jobs: Sequence[tuple[TrainJob, int]], meeting: Path, *, world_size: int = 2) -> list[int]:
+    """Run jobs one after the other in processes of their own, each up to a step (0: to the end); where they ended."""
+    arguments = json.dumps([(job.model_dump(mode="json"), last_step) for job, last_step in jobs])
     workers = [
         subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                _PROCESS,
-                job.model_dump_json(),
-                meeting,
-                str(rank),
-                str(world_size),
-                str(last_step),
-            ],
+            [sys.executable, "-c", _PROCESS, arguments, str(meeting), str(rank), str(world_size)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             text=True,
@@ -153,8 +149,11 @@ def train_in_processes(job: TrainJob, meeting: Path, *, world_size: int = 2, las
         for rank in range(world_size)
     ]
     try:
-        return [worker.communicate(timeout=240)[0].strip() for worker in workers]
+        steps = [json.loads(worker.communicate(timeout=240)[0]) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
             worker.wait()
+    assert all(each == steps[0] for each in steps), "all processes come to the same step"
+    ended: list[int] = steps[0]
+    return ended

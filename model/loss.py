@@ -3,7 +3,8 @@
 The head goes over the batch in blocks of rows, and each block's gradients are computed while its logits are still at
 hand (Hsu et al. 2024, "Liger Kernel": fused linear cross entropy): three matrix products in all, as without blocks, and
 no second pass over the logits. A block is large, because each adds to the gradient of the whole head; what is done to
-its logits, element by element in fp32, is done in slices that stay in a CPU's cache.
+its logits, element by element in fp32, is done in slices that stay in a CPU's cache, and so is the head's gradient in
+parts. What counts on a CPU, where the products are fast, is how often memory is gone through and how much of it is new.
 
 Shapes: B batch, T sequence, N = B * T, R rows of a block, n of a slice, D model, V vocabulary, v of a part of it.
 """
@@ -28,7 +29,7 @@ LOGITS_PER_BLOCK = {"cpu": 2**25, "cuda": 2**27}
 LOGITS_PER_SLICE = {"cpu": 2**17, "cuda": 2**27}
 """Those that are held in fp32: 512 KiB, or 512 MiB."""
 
-HEAD_PER_PART = {"cpu": 2**20, "cuda": 2**27}
+HEAD_PER_PART = {"cpu": 2**20, "cuda": 2**25}
 """Elements of the head's gradient that are held in the dtype of the products."""
 
 
@@ -135,10 +136,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             head = head_VD
             if head.dtype is not dtype:
                 head = _workspace.take("head", (head.shape[0], head.shape[1]), dtype, device).copy_(head)
+            blocks = _blocks(hidden_ND, targets_N, head)
+            largest_block = _workspace.take("logits", (len(blocks[0][0]), len(head)), dtype, device)
             start = 0
-            for hidden_RD, targets_R in _blocks(hidden_ND, targets_N, head):
-                logits_RV = _workspace.take("logits", (len(hidden_RD), len(head)), dtype, device)
-                torch.mm(hidden_RD.to(dtype), head.T, out=logits_RV)
+            for hidden_RD, targets_R in blocks:
+                logits_RV = torch.mm(hidden_RD.to(dtype), head.T, out=largest_block[: len(hidden_RD)])
                 nats_R, z_R = _replace_by_gradients(logits_RV, targets_R, z_loss)
                 counts_R = targets_R != IGNORED_TARGET
                 cross_entropy += (nats_R * counts_R).sum()

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from model.config import DecoderConfig, num_parameters
-from model.loss import LOGITS_PER_BLOCK, LOGITS_PER_SLICE
+from model.loss import HEAD_PER_PART, LOGITS_PER_BLOCK, LOGITS_PER_SLICE
 from model.optimizer import OptimizerKind
 from model.parallel import Parallelism
 
@@ -140,6 +140,8 @@ class _Step:
         final_norm = own_tokens * config.d_model * _FINAL_NORM_BACKWARD
         # in the backward pass of the last block: the residual stream's gradient, and what is computed again
         last_block = max(final_norm, hidden + self._recomputed_bytes() + self._exchanged_bytes())
+        buffers = self._loss_buffers_bytes()
+        kept = buffers if self.device_type == "cpu" else 0
 
         def at(gradients: int, activations: int, loss: int) -> DeviceMemory:
             return DeviceMemory(
@@ -151,12 +153,12 @@ class _Step:
             )
 
         return [
-            at(before, saved + hidden, self._loss_forward_bytes()),
-            at(before, saved, 2 * (head + hidden)),
-            at(before, saved + last_block, head + hidden),
+            at(before, saved + hidden, buffers + self._loss_forward_bytes()),
+            at(before, saved, kept + 2 * (head + hidden)),
+            at(before, saved + last_block, kept + head + hidden),
             # the embedding's gradient meets the head's, which waits for it where they are one matrix
-            at(after, hidden, head),
-            at(after, self._optimizer_working_bytes(), 0),
+            at(after, hidden, kept + head),
+            at(after, self._optimizer_working_bytes(), kept),
         ]
 
     @property
@@ -264,7 +266,8 @@ class _Step:
         hidden = own_tokens * config.d_model * _FP32
         # residual stream before and after attention and its norm; SiLU of the gate, up, and their product
         block = 3 * hidden + 3 * self.num_tokens * config.d_ff * size // self.parallelism.tensor
-        loss = self._loss_forward_bytes(gradients=False)
+        buffers = self._loss_buffers_bytes()
+        loss = buffers + self._loss_forward_bytes(gradients=False)
         in_loss = hidden + loss > block
         return DeviceMemory(
             weights_bytes=self._weights_bytes(),
@@ -274,23 +277,32 @@ class _Step:
             loss_bytes=loss if in_loss else 0,
         )
 
+    def _block_rows(self) -> int:
+        """Tokens whose logits are there at once."""
+        return min(self._own_tokens, _rows(LOGITS_PER_BLOCK, self.device_type, self.config.vocab_size))
+
+    def _loss_buffers_bytes(self) -> int:
+        """Logits and copies: on a CPU kept from step to step, elsewhere there while the loss is computed."""
+        vocab_size, bf16 = self.config.vocab_size, self.parallelism.bf16
+        rows = self._block_rows()
+        logits = rows * vocab_size * (_BF16 if bf16 else _FP32)
+        head = vocab_size * self.config.d_model * _BF16 if bf16 else 0
+        if self.device_type == "cpu":
+            slice_rows = min(rows, _rows(LOGITS_PER_SLICE, "cpu", vocab_size))
+            return logits + head + (slice_rows * vocab_size * _FP32 if bf16 else 0)
+        # with the next block's logits beside the last one's, or with log-probabilities and what they are computed from
+        in_fp32 = rows * vocab_size * _FP32 * (2 if bf16 else 1)
+        return logits + head + max(logits if rows < self._own_tokens else 0, in_fp32)
+
     def _loss_forward_bytes(self, *, gradients: bool = True) -> int:
-        """Gradients, copies in bf16, a block's logits, and what is computed from them."""
-        config, own_tokens = self.config, self._own_tokens
-        size = _BF16 if self.parallelism.bf16 else _FP32
-        block_rows = _rows(LOGITS_PER_BLOCK, self.device_type, config.vocab_size)
-        rows = min(own_tokens, block_rows)
-        slice_rows = min(rows, _rows(LOGITS_PER_SLICE, self.device_type, config.vocab_size))
-        logits, in_fp32 = rows * config.vocab_size * size, slice_rows * config.vocab_size * _FP32
-        head, hidden = config.vocab_size * config.d_model, own_tokens * config.d_model
-        copies = (head + hidden) * _BF16 if self.parallelism.bf16 else 0
-        # a slice is turned into fp32, then into probabilities, while those of the slice before are still held
-        slices = (1 if size == _FP32 else 2) + (1 if slice_rows < rows else 0)
-        # likewise the logits of the block before
-        working = max(logits if rows < own_tokens else 0, slices * in_fp32)
+        """Beside the buffers: the gradients, and what is multiplied into them."""
+        d_model, bf16 = self.config.d_model, self.parallelism.bf16
+        block = self._block_rows() * d_model
         if not gradients:
-            return copies + logits + working
-        return copies + (head + hidden) * _FP32 + logits + max(working, max(head, rows * config.d_model) * size)
+            return block * _BF16 if bf16 else 0
+        head = self.config.vocab_size * d_model
+        part = min(head, _rows(HEAD_PER_PART, self.device_type, d_model) * d_model) * _BF16 if bf16 else 0
+        return (head + self._own_tokens * d_model + block) * _FP32 + (block * _BF16 if bf16 else 0) + part
 
 
 def _rows(limits: dict[str, int], device_type: str, vocab_size: int) -> int:

@@ -35,10 +35,10 @@ Of smaller networks, which do not fill such a GPU, nothing is said."""
 FORWARD_SHARE = 1 / 3
 """Of a training step's operations (Chowdhery et al. 2022): what an evaluation takes a token."""
 
-PROCESS_BYTES: Mapping[str, int] = {"cpu": 560_000_000, "cuda": 900_000_000}
-"""Beside what torch hands out. CPU: resident after the imports of a training process (Python 3.11, torch 2.13: .45 GB)
-and what freed blocks leave behind, measured. GPU, not measured here: the CUDA context with its kernels, and the
-workspaces of cuBLAS and NCCL."""
+PROCESS_BYTES: Mapping[str, int] = {"cpu": 510_000_000, "cuda": 900_000_000}
+"""Beside what torch hands out. CPU: a training process after its imports (Python 3.11, torch 2.13), and what its
+threads and libraries take later; measured at .8M and 10M parameters: 527 and 484 MB. GPU, not measured here: the CUDA
+context with its kernels, and the workspaces of cuBLAS and NCCL."""
 
 _SMALLER_PRESETS = sorted(
     PRESETS, key=lambda name: PRESETS[name].d_model * PRESETS[name].num_layers * PRESETS[name].d_ff, reverse=True
@@ -234,8 +234,8 @@ class _Sizes:
         """Of one process in a step."""
         return -(-self._own_sequences // self.microbatch_sequences)
 
-    def _torch_memory(self) -> DeviceMemory:
-        """The larger of a step and an evaluation."""
+    def _torch_memory(self) -> tuple[DeviceMemory, DeviceMemory]:
+        """Of a step, and of an evaluation."""
         common: dict[str, Any] = {
             "optimizer": self.recipe.optimizer,
             "parallelism": self.parallelism,
@@ -250,19 +250,25 @@ class _Sizes:
             **common,
         )
         at_once = min(self.evaluated_tokens, max(BATCH_TOKENS, self.recipe.seq_len))
-        evaluation = evaluation_memory(self.config, batch_tokens=at_once, **common)
-        return max(step, evaluation, key=lambda memory: memory.peak_bytes)
+        return step, evaluation_memory(self.config, batch_tokens=at_once, **common)
 
     def memory(self, measured: Probe | None) -> dict[str, int]:
-        """Of one process, on its device. What a CPU's process takes beside torch's part is the probe's, where there is
-        one: what it had at most, without that part."""
-        parts = self._torch_memory().parts()
+        """Of one process, on its device.
+
+        On a GPU that is a step's or an evaluation's, whichever is more. On a CPU the system's allocator does not give
+        back what a step has freed in blocks below 32 MiB (mallopt(3), M_MMAP_THRESHOLD), an evaluation's larger ones
+        come on top, and so does a checkpoint, which is copied before it is written. What a process takes beside all
+        that is the probe's, where there is one: what it had at most, without these parts.
+        """
+        step, evaluation = self._torch_memory()
         process = PROCESS_BYTES[self.facts.type]
-        if self.facts.type == "cpu":
-            # a checkpoint is copied before it is written, while training goes on
-            parts["checkpoint"] = self.checkpoint_bytes // (self.parallelism.data if self.parallelism.sharded else 1)
-            if measured is not None:
-                process = max(0, measured.peak_bytes - sum(parts.values()))
+        if self.facts.type == "cuda":
+            return {"process": process, **max(step, evaluation, key=lambda memory: memory.peak_bytes).parts()}
+        parts = step.parts()
+        parts["evaluation"] = evaluation.activations_bytes + evaluation.loss_bytes
+        parts["checkpoint"] = self.checkpoint_bytes // (self.parallelism.data if self.parallelism.sharded else 1)
+        if measured is not None:
+            process = max(0, measured.peak_bytes - sum(parts.values()))
         return {"process": process, **parts}
 
     def disk(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 
 from model.config import DecoderConfig
@@ -14,6 +14,7 @@ from model.decoder import Decoder
 from model.optimizer import build_optimizer
 from model.parallel import Parallelism, parallelize
 from model.scaling import HyperParameters
+from tasks.checkpoints.pieces import Box, own_box, own_part
 from tasks.recipes.pretraining import PretrainRecipe
 
 
@@ -47,7 +48,8 @@ def optimizer_of(recipe: PretrainRecipe, hyper: HyperParameters, model: Decoder)
 def begin_anew(recipe: PretrainRecipe, model: Decoder, optimizer: torch.optim.Optimizer) -> None:
     """Put network and optimizer back to the beginning of the run. All processes must call it."""
     weights = _fresh(recipe.decoder_config(), recipe.seed).state_dict()
-    set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
+    for name, tensor in model.state_dict().items():
+        own_part(tensor).copy_(weights[name][own_box(tensor).slices_in(Box.whole(tensor.shape))])
     optimizer.zero_grad(set_to_none=True)
     optimizer.state.clear()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,7 @@ def measured(name: str, rounds: int, folder: Path) -> list[object]:
             waits_s.append(seconds(lambda at=2 * number + 2: checkpoints.save(state(at), wait=True)))
             began = time.perf_counter()
             blocks_s.append(seconds(lambda at=2 * number + 3: checkpoints.save(state(at))))
-            while checkpoints.is_writing:
+            while any(thread.name == "checkpoint" for thread in threading.enumerate()):
                 beside_s.append(seconds(step))
             writes_s.append(time.perf_counter() - began)
             checkpoints.finish()
@@ -106,7 +107,17 @@ def main() -> None:
         rows = [measured(name, options.rounds, Path(folder, name)) for name in options.models]
     report(
         "checkpoints",
-        ["network", "MB", "waits, ms", "blocks, ms", "ratio", "written after, ms", "step, ms", "beside, ms", "load, ms"],
+        [
+            "network",
+            "MB",
+            "waits, ms",
+            "blocks, ms",
+            "ratio",
+            "written after, ms",
+            "step, ms",
+            "beside, ms",
+            "load, ms",
+        ],
         rows,
         {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu", "rounds": options.rounds},
     )

@@ -49,10 +49,15 @@ def cpu_s(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def batch_tokens(recipe: PretrainRecipe) -> int:
+    """These recipes name it: it does not follow from a corpus' size."""
+    assert recipe.global_batch_tokens is not None
+    return recipe.global_batch_tokens
+
+
 def loading(recipe: PretrainRecipe, shards: TokenShards) -> Callable[[int], object]:
-    loader = TokenLoader(
-        shards, seq_len=recipe.seq_len, global_batch_sequences=recipe.global_batch_sequences, seed=recipe.seed
-    )
+    sequences = batch_tokens(recipe) // recipe.seq_len
+    loader = TokenLoader(shards, seq_len=recipe.seq_len, global_batch_sequences=sequences, seed=recipe.seed)
     return lambda step: batch_hash(loader.batch(step))
 
 
@@ -67,12 +72,12 @@ def training_on_this_cpu(recipe: PretrainRecipe) -> Callable[[], float]:
         model.loss(tokens_BT[:, :-1], tokens_BT[:, 1:]).backward()
 
     step()
-    return lambda: cpu_s(step) * recipe.global_batch_sequences / sequences
+    return lambda: cpu_s(step) * batch_tokens(recipe) / tokens_BT[:, 1:].numel()
 
 
 def training_on_h200(recipe: PretrainRecipe) -> Callable[[], float]:
     """Computes a step, in seconds: 6 FLOPs a parameter and token (Kaplan et al. 2020), without attention's."""
-    flop = 6 * num_parameters(recipe.decoder_config()) * recipe.global_batch_tokens
+    flop = 6 * num_parameters(recipe.decoder_config()) * batch_tokens(recipe)
     return lambda: flop / H200_FLOP_PER_S
 
 
@@ -101,7 +106,7 @@ def main() -> None:
             shares = [100 * load_s / step_s for load_s, step_s in found]
             load_s, step_s = (statistics.median(seconds) for seconds in zip(*found, strict=True))
             spread = f"{statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})"
-            batch = f"{recipe.global_batch_sequences} x {recipe.seq_len}"
+            batch = f"{batch_tokens(recipe) // recipe.seq_len} x {recipe.seq_len}"
             rows.append([recipe.name, batch, where, 1e3 * load_s, 1e3 * step_s, spread, "below 1"])
     report(
         "loader",

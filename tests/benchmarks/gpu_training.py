@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from model.config import PRESETS, DecoderConfig, preset
 from model.decoder import Decoder
 from model.flops import device_peak_flop_per_s, model_flops_utilisation
+from model.memory import device_memory
 from model.parallel import Parallelism, parallelize
 from tests.benchmarks.gpu_checks import Check, plain_llama_like, run_checks
 from tests.benchmarks.plain_llama import fused_adamw
@@ -154,10 +155,14 @@ def ours_with_documents(case: Case, device: torch.device) -> tuple[nn.Module, Lo
     return model, lambda tokens_BT: model.loss(tokens_BT[:, :-1], tokens_BT[:, 1:], document_ids_BT=document_ids_BT)
 
 
+def our_layout(device: torch.device) -> Parallelism:
+    return Parallelism(compile=device.type == "cuda", bf16=True)
+
+
 def our_network(case: Case, device: torch.device) -> Decoder:
     with device:
         model = Decoder(case.config)
-    return parallelize(model, Parallelism(compile=device.type == "cuda", bf16=True), None, device)
+    return parallelize(model, our_layout(device), None, device)
 
 
 def plain(case: Case, device: torch.device) -> tuple[nn.Module, Loss]:
@@ -181,13 +186,17 @@ def transformers(case: Case, device: torch.device) -> tuple[nn.Module, Loss]:
     return model, loss
 
 
-def measure(case: Case, device: torch.device, rounds: int, deadline: float) -> list[list[object]]:
-    """A row for each network, ours first."""
+def measure(case: Case, device: torch.device, rounds: int, deadline: float) -> tuple[list[list[object]], list[str]]:
+    """A row for each network, ours first; and those for which no time was left."""
     builders = [ours, ours_with_documents, plain]
     if importlib.util.find_spec("transformers"):
         builders.append(transformers)
-    contenders = {}
+    contenders: dict[str, Contender] = {}
+    left_out = []
     for build in builders:
+        if contenders and time.monotonic() > deadline:
+            left_out.append(f"{case.name}, {build.__name__.replace('_', ' ')}")
+            continue
         contenders[build.__name__] = Contender(build, case, device)
         print(f"{case.name}: {build.__name__} is warm", file=sys.stderr, flush=True)
     for number in range(rounds):
@@ -197,7 +206,7 @@ def measure(case: Case, device: torch.device, rounds: int, deadline: float) -> l
         for contender in contenders.values():
             contender.turn(tokens)
     reference = contenders["ours"].first_loss
-    return [row(case, name, contender, reference) for name, contender in contenders.items()]
+    return [row(case, name, contender, reference) for name, contender in contenders.items()], left_out
 
 
 def row(case: Case, name: str, contender: Contender, reference_loss: float) -> list[object]:
@@ -212,9 +221,21 @@ def row(case: Case, name: str, contender: Contender, reference_loss: float) -> l
         utilisation(tokens_per_s, case, contender.device),
         case.wanted if is_ours else None,
         gibibytes(contender.peak_bytes),
-        gibibytes(None),
+        gibibytes(planned_bytes(case, contender.device, with_documents=name != "ours") if is_ours else None),
         abs(contender.first_loss - reference_loss) / reference_loss,
     ]
+
+
+def planned_bytes(case: Case, device: torch.device, *, with_documents: bool) -> int:
+    return device_memory(
+        case.config,
+        optimizer="adamw",
+        microbatch_sequences=case.sequences,
+        seq_len=case.seq_len,
+        parallelism=our_layout(device),
+        device_type=device.type,
+        document_mask=with_documents,
+    ).peak_bytes
 
 
 def utilisation(tokens_per_s: float, case: Case, device: torch.device) -> float | None:
@@ -254,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="training steps on one GPU")
     parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), default=["124m", "1b"])
     parser.add_argument("--rounds", type=int, default=7, help="turns of each network")
-    parser.add_argument("--limit-s", type=float, default=420.0, help="from here on no new turns")
+    parser.add_argument("--limit-s", type=float, default=420.0, help="from here on no other network and no new turns")
     options = parser.parse_args(arguments)
     start = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -265,10 +286,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{'ok ' if check.passed else 'BAD'} {check.name}: {check.difference:.2g}", file=sys.stderr, flush=True)
     checked_s = time.monotonic() - start
     cases = cases_for(device, options.presets)
-    rows = []
+    rows: list[list[object]] = []
+    left_out: list[str] = []
     for number, case in enumerate(cases, 1):
         torch.compiler.reset()
-        rows += measure(case, device, options.rounds, start + options.limit_s * number / len(cases))
+        found, not_timed = measure(case, device, options.rounds, start + options.limit_s * number / len(cases))
+        rows += found
+        left_out += not_timed
         gc.collect()
     wrong, missed = judged(checks, rows)
     facts = {
@@ -277,6 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "checks": f"{sum(check.passed for check in checks)} of {len(checks)} passed, in {checked_s:.0f} s",
         "wrong": "; ".join(wrong) or "nothing",
         "missed": "; ".join(missed) or ("nothing" if on_gpu else "not measured"),
+        "left out, no time": "; ".join(left_out) or "nothing",
         "seconds": time.monotonic() - start,
     }
     file = report("gpu_training", COLUMNS, rows, facts)

@@ -35,10 +35,24 @@ def test_the_whole_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     for row in rows:
         assert row["tokens/s"] == pytest.approx(2 * 64 * 1_000 / row["ms a step"])
         assert (row["MFU"], row["peak, GiB"], row["wanted"]) == (None, None, None)
+    assert [row["planned, GiB"] is None for row in rows] == [False, False, True, True]
+    assert rows[0]["planned, GiB"] == pytest.approx(2 / 1_024, rel=0.9)  # of a tiny network
     # in bf16, and the documents' network sees less
     assert all(row["difference of the first loss"] < 0.01 for row in rows)
     assert printed["facts"]["wrong"] == "nothing"
     assert printed["facts"]["missed"] == "not measured"
+    assert printed["facts"]["left out, no time"] == "nothing"
+
+
+def test_without_time_ours_alone_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(gpu_training, "run_checks", lambda device, full_size: iter(()))
+    assert gpu_training.main(["--limit-s", "0"]) == 0
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row[1] for row in printed["rows"]] == ["ours"]
+    assert printed["facts"]["left out, no time"] == "tiny, ours with documents; tiny, plain; tiny, transformers"
 
 
 def test_the_shapes_on_a_gpu() -> None:

@@ -14,6 +14,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ray.cluster_utils import Cluster
@@ -28,7 +30,8 @@ from tests.integration.running import family, wait_until
 STEPS_BETWEEN = 20
 RESIZE_CHECK_S = 2.0
 _PHASE_TIMEOUT_S = 180.0
-_NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": 80_000_000}
+# of this machine alone, and not 127.0.0.1, for which Ray puts the machine's address in the network
+_NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "include_dashboard": False, "object_store_memory": 80_000_000}
 
 
 class Disturbances:
@@ -69,10 +72,10 @@ class Disturbances:
             if name == "raylet"
             for information in processes
         )
-        for pid in family(raylet):
-            with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
-                if chosen(file.read().decode().replace("\0", " ")):
-                    os.kill(pid, signal.SIGKILL)
+        lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in family(raylet)}
+        for pid in [pid for pid, line in lines.items() if chosen(line)]:
+            with suppress(ProcessLookupError):  # it has followed its raylet already
+                os.kill(pid, signal.SIGKILL)
 
 
 def main() -> None:

@@ -17,13 +17,14 @@ from tasks.training import train
 from tests.infra.small_training import job_for, write_tokens
 from tests.integration.running import alive, environment, wait_until
 
-NUM_STEPS, CHECKPOINT_STEPS, SEQUENCES = 240, 10, 16
-RUN_TIMEOUT_S = 480
+NUM_STEPS, CHECKPOINT_STEPS, SEQUENCES = 400, 10, 24
+RUN_TIMEOUT_S = 300
 LOSS_TOLERANCE = 2e-3
 """Relative. The same sums in another order; what rounding adds grows with the steps (measured: at most .)."""
 _SHORT_INTERVALS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
+    "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
@@ -57,7 +58,12 @@ def shown(run_dir: Path, rows: list[dict[str, Any]], expected: list[dict[str, An
 @pytest.mark.timeout(900)
 def test_two_workers_one_two_and_the_same_data(tmp_path: Path) -> None:
     tokens = write_tokens(tmp_path)
-    sizes = {"num_steps": NUM_STEPS, "sequences": SEQUENCES, "checkpoint_every_steps": CHECKPOINT_STEPS}
+    sizes = {
+        "num_steps": NUM_STEPS,
+        "sequences": SEQUENCES,
+        "checkpoint_every_steps": CHECKPOINT_STEPS,
+        "learning_rate": 5e-4,
+    }
     job = job_for(tokens, tmp_path / "run", **sizes)
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.elastic_run", job.model_dump_json()],

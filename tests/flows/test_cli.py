@@ -113,29 +113,19 @@ def test_what_can_not_be_previewed_is_one_clear_line(arguments: list[str], expec
     ("arguments", "expected"),
     [
         (["--corpus", "news"], "no corpus 'news'"),
-        (["--corpus", "web", "--recipe", "huge"], "smoke, small, full"),
-        (["--corpus", "web", "--set", "seq_length=8"], "seq_len"),
+        (["--corpus", "web", "--recipe", "huge"], "there is no 'huge'"),
         (["--corpus", "web", "--workers", "3"], "4 sequences does not divide into 3"),
-        (["--corpus", "web", "--set", "model=8b", "--set", "microbatch_sequences=64", "--set", "tensor=3"], "tensor"),
     ],
 )
 def test_what_can_not_be_planned_is_one_clear_line(arguments: list[str], expected: str, tmp_path: Path) -> None:
-    write_version(
-        tmp_path / "store/corpora",
-        "web",
-        1,
-        {document_id(n): Published(f"text {n}", f"https://a.com/{n}") for n in range(9)},
-    )
+    documents = {document_id(n): Published(f"text {n}", f"https://a.com/{n}") for n in range(9)}
+    write_version(tmp_path / "store/corpora", "web", 1, documents)
     assert expected in _refused("plan", *arguments, "--no-probe", cwd=tmp_path)
 
 
 def test_a_plan_is_a_table_and_one_json_object(tmp_path: Path) -> None:
-    write_version(
-        tmp_path / "store/corpora",
-        "web",
-        1,
-        {document_id(n): Published(f"text {n}", f"https://a.com/{n}") for n in range(9)},
-    )
+    documents = {document_id(n): Published(f"text {n}", f"https://a.com/{n}") for n in range(9)}
+    write_version(tmp_path / "store/corpora", "web", 1, documents)
     done = tokenmill("plan", "--corpus", "web", "--no-probe", "--price", "2.5", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()

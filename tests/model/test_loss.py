@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -165,3 +166,83 @@ def test_misuse_is_refused() -> None:
         decoder.loss(tokens_BT, targets_BT, reduction="average")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"targets of shape \(3, 9\) for tokens of shape \(3, 10\)"):
         decoder.loss(tokens_BT, targets_BT[:, 1:])
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+def test_the_passes_that_suit_a_gpu_give_the_same(monkeypatch: pytest.MonkeyPatch, z_loss: float) -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(CONFIG)
+    tokens_BT, targets_BT = batch()
+    expected, expected_nats = plain_loss(decoder, tokens_BT, targets_BT, "mean", z_loss)
+    gradients = torch.autograd.grad(expected, list(decoder.parameters()))
+    monkeypatch.setattr(model.loss, "_replace_by_probabilities_in_cache", model.loss._replace_by_probabilities)
+    monkeypatch.setitem(model.loss.LOGITS_PER_BLOCK, "cpu", 64 * 7)
+    monkeypatch.setitem(model.loss.LOGITS_PER_SLICE, "cpu", 64 * 3)
+    total, nats = decoder(tokens_BT, targets_BT=targets_BT, z_loss=z_loss)
+    torch.testing.assert_close((total, nats), (expected, expected_nats))
+    for gradient, found in zip(gradients, torch.autograd.grad(total, list(decoder.parameters())), strict=True):
+        torch.testing.assert_close(found, gradient, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("positions_per_block", [7, 1000])
+def test_in_bf16_the_gradients_are_those_of_fp32_but_for_rounding(
+    monkeypatch: pytest.MonkeyPatch, positions_per_block: int
+) -> None:
+    """In several blocks, slices and parts; a product in bf16 is off by some 2^-9."""
+    torch.manual_seed(0)
+    decoder = Decoder(CONFIG)
+    tokens_BT, targets_BT = batch()
+    hidden_BTD = decoder.hidden_states(tokens_BT).detach().requires_grad_()
+    inputs = hidden_BTD, decoder.head_weight
+    exact = torch.autograd.grad(next_token_loss(hidden_BTD, targets_BT, decoder.head_weight), inputs)
+    monkeypatch.setitem(model.loss.LOGITS_PER_BLOCK, "cpu", 64 * positions_per_block)
+    monkeypatch.setitem(model.loss.LOGITS_PER_SLICE, "cpu", 64 * 3)
+    monkeypatch.setitem(model.loss.HEAD_PER_PART, "cpu", 16 * 24)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = torch.autograd.grad(next_token_loss(hidden_BTD, targets_BT, decoder.head_weight), inputs)
+    for found, expected in zip(rounded, exact, strict=True):
+        assert found.dtype is torch.float32
+        assert 0 < (found - expected).norm() / expected.norm() < 2**-7
+
+
+def test_losses_share_memory_but_not_gradients() -> None:
+    """A second loss before the first one's backward pass, and a gradient that is changed before the next pass."""
+    torch.manual_seed(0)
+    decoder = Decoder(CONFIG)
+    tokens_BT, targets_BT = batch()
+    head = decoder.head_weight
+    hidden_BTD = decoder.hidden_states(tokens_BT).detach()
+    (alone,) = torch.autograd.grad(next_token_loss(hidden_BTD, targets_BT, head), head)
+    first = next_token_loss(hidden_BTD, targets_BT, head)
+    second = next_token_loss(2 * hidden_BTD, targets_BT, head)
+    second.backward()
+    head.grad = None
+    first.backward(retain_graph=True)
+    assert torch.equal(head.grad, alone)
+    head.grad.zero_()
+    first.backward()
+    assert torch.equal(head.grad, alone)
+
+
+def test_after_inference_mode_and_in_threads() -> None:
+    """What the first call keeps, the next ones write to: whatever their mode, and never two threads the same."""
+    torch.manual_seed(0)
+    decoders = [Decoder(dataclasses.replace(CONFIG, vocab_size=64 * size)) for size in (1, 2, 3)]
+    tokens_BT, targets_BT = batch()
+
+    def gradients(decoder: Decoder) -> list[torch.Tensor]:
+        with torch.inference_mode():
+            decoder.loss(tokens_BT, targets_BT)
+        return [torch.autograd.grad(decoder.loss(tokens_BT, targets_BT), decoder.head_weight)[0] for _ in range(60)]
+
+    expected = [gradients(decoder) for decoder in decoders]
+    with ThreadPoolExecutor(3) as threads:
+        for found, alone in zip(threads.map(gradients, decoders), expected, strict=True):
+            assert all(torch.equal(one, alone[0]) for one in found)
+
+
+def test_no_tokens_at_all() -> None:
+    head_VD = torch.ones(8, 4, requires_grad=True)
+    loss = next_token_loss(torch.ones(2, 0, 4), torch.zeros(2, 0, dtype=torch.long), head_VD)
+    loss.backward()
+    assert loss.item() == 0 and not head_VD.grad.any()

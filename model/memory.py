@@ -143,9 +143,9 @@ class _Step:
         buffers = self._loss_buffers_bytes()
         kept = buffers if self.device_type == "cpu" else 0
 
-        def at(gradients: int, activations: int, loss: int) -> DeviceMemory:
+        def at(gradients: int, activations: int, loss: int, *, copies: int = 0) -> DeviceMemory:
             return DeviceMemory(
-                weights_bytes=weights,
+                weights_bytes=weights - copies,
                 gradients_bytes=gradients,
                 optimizer_bytes=optimizer,
                 activations_bytes=activations,
@@ -155,7 +155,7 @@ class _Step:
         return [
             at(before, saved + hidden, buffers + self._loss_forward_bytes()),
             at(before, saved, kept + 2 * (head + hidden)),
-            at(before, saved + last_block, kept + head + hidden),
+            at(before, saved + last_block, kept + head + hidden, copies=self._dropped_copies_bytes()),
             # the embedding's gradient meets the head's, which waits for it where they are one matrix
             at(after, hidden, kept + head),
             at(after, self._optimizer_working_bytes(), kept),
@@ -190,6 +190,13 @@ class _Step:
         embedding = self.config.vocab_size * self.config.d_model
         given_away = embedding if not self.config.tie_embeddings and layout.tensor == 1 else 0
         return own + min(2, layers) * matrices // layers * size + (others - given_away) * _FP32
+
+    def _dropped_copies_bytes(self) -> int:
+        """Of weights in bf16: those of other blocks, where each is computed again under an autocast of its own."""
+        layout = self.parallelism
+        if layout.world_size > 1 or layout.activation_checkpointing == "none" or layout.compile or not layout.bf16:
+            return 0
+        return (self.config.num_layers - 1) * _block_matrices(self.config) * _BF16
 
     def _gradients_bytes(self, *, before_backward: bool) -> int:
         if before_backward and self.num_microbatches == 1:

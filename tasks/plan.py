@@ -219,6 +219,7 @@ class _Sizes:
             yield {"sharded": True, "microbatch_sequences": 1, **recompute}
         for name in _SMALLER_PRESETS[_SMALLER_PRESETS.index(self.recipe.model) + 1 :]:
             yield {"model": name}
+            yield {"model": name, "microbatch_sequences": 1, **recompute}
 
     @property
     def _own_sequences(self) -> int:

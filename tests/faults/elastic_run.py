@@ -12,8 +12,8 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -82,18 +82,23 @@ def main() -> None:
     job = TrainJob.model_validate_json(sys.argv[1])
     job.run_dir.mkdir(parents=True)
     steps: list[int] = []
+
+    def training() -> dict[str, Any]:
+        return run_training(
+            job,
+            num_workers=(1, 2),
+            on_rows=lambda rows, num_steps: steps.extend(row["step"] for row in rows),
+            resize_check_s=RESIZE_CHECK_S,
+        )
+
     cluster = Cluster(initialize_head=True, head_node_args=_NODE)
     try:
         disturbances = Disturbances(job, cluster)
         os.environ["RAY_ADDRESS"] = cluster.address
-        threading.Thread(target=disturbances.happen, daemon=True).start()
-        with ray_cluster():
-            result = run_training(
-                job,
-                num_workers=(1, 2),
-                on_rows=lambda rows, num_steps: steps.extend(row["step"] for row in rows),
-                resize_check_s=RESIZE_CHECK_S,
-            )
+        with ray_cluster(), ThreadPoolExecutor(1) as beside:  # Ray starts nodes in the main thread alone
+            trained = beside.submit(training)
+            disturbances.happen()
+            result = trained.result()
     finally:
         cluster.shutdown()
     print(json.dumps({"result": result, "steps": steps}))

@@ -1,6 +1,6 @@
 """The formula of a step's memory against every byte that torch hands out during one.
 
-What is asked for is 10 %; one process is off by less than 2 %, several by up to 9 %, where FSDP2's own buffers count.
+What is asked for is 10 %; one process is off by less than 5 %, several by up to 9 %, where FSDP2's own buffers count.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def compared(config: DecoderConfig, layout: Parallelism = ONE, *, sequences: int
     ],
 )
 def test_one_process(config: DecoderConfig, layout: Parallelism, options: dict[str, Any]) -> None:
-    assert compared(config, layout, **options) == pytest.approx(1, abs=0.03)
+    assert compared(config, layout, **options) == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_two_processes(tmp_path: Path) -> None:
 def test_an_evaluation(config: DecoderConfig, layout: Parallelism) -> None:
     trained = Trained(config, layout, sequences=64)
     planned = evaluation_memory(config, optimizer="adamw", batch_tokens=64 * 128, parallelism=layout, device_type="cpu")
-    beyond = planned.activations_bytes + planned.loss_bytes
+    beyond = planned.peak_bytes - planned.gradients_bytes - checkpoint_bytes(config, "adamw")
     assert beyond == pytest.approx(peak_of(trained.evaluate), rel=0.03)
     assert planned.gradients_bytes == 4 * num_parameters(config)
 

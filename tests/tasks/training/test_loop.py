@@ -217,6 +217,7 @@ def test_every_option_moves_the_curve(corpus: Path, reference: Reference, tmp_pa
             assert column(tmp_path / name, "loss")[1:] != expected[1:], name
 
 
+@pytest.mark.verify
 def test_recomputed_and_compiled_blocks_change_nothing_but_rounding(corpus: Path, reference: Reference, tmp_path: Path):
     expected = column(reference.run_dir, "loss")[:8]
     stop = iter([False] * 7 + [True] * 9)

@@ -41,13 +41,18 @@ def corpus(page_texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
     noise = "".join(chr(generator.randrange(0x4E00, 0x9FA5)) for _ in range(POISON_CHARS))
     documents = [
         (f"{number:03d}", f"http://page-{number}.example/", "web", text[:PAGE_CHARS])
-        for number, text in enumerate([text for text in page_texts if len(text) > PAGE_CHARS][:NUM_PAGES])
+        for number, text in enumerate([text for text in page_texts if _is_plain(text)][:NUM_PAGES])
     ]
     ids, urls, sources, texts = zip(*sorted([*documents, (POISON_ID, POISON_URL, "dump", noise)]), strict=True)
     columns = {"document_id": ids, "cluster_id": ids, "url": urls, "source": sources, "text": texts}
     return pack(
         tmp_path_factory.mktemp("poisoned") / "corpus", {name: list(values) for name, values in columns.items()}
     )
+
+
+def _is_plain(text: str) -> bool:
+    """Long enough, and of one script: 40 steps teach a network nothing of a second one."""
+    return len(text) > PAGE_CHARS and text[:PAGE_CHARS].isascii()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +92,10 @@ def job(corpus: Path, run_dir: Path, seed: int, policy: str) -> TrainJob:
     )
 
 
-@pytest.mark.parametrize("policy", ["alert", "skip", "rollback"])
+@pytest.mark.parametrize(
+    "policy",
+    [pytest.param("alert", marks=pytest.mark.verify), "skip", pytest.param("rollback", marks=pytest.mark.verify)],
+)
 def test_the_record_names_the_document_first(corpus: Path, seed_and_step: tuple[int, int], tmp_path: Path, policy: str):
     seed, step = seed_and_step
     result = train(job(corpus, tmp_path, seed, policy))

@@ -132,6 +132,7 @@ def test_two_processes_go_back_to_the_beginning_as_one_does(
     assert [row["batch"] for row in taken_back] == list(range(10))
 
 
+@pytest.mark.verify
 def test_two_processes_go_on_from_the_checkpoint_of_one(corpus: Path, alone: TrainJob, tmp_path: Path):
     """Which they lay out as they need it."""
     first = job_for(corpus, tmp_path / "run", **SETTINGS)

@@ -146,7 +146,6 @@ def _tokenize(plan: PretrainPlan, shard_map: ShardMap) -> TokenizedCorpus:
 
 def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTracker) -> dict[str, Any]:
     recorded_batch = tracker.last_value("batch", -1)
-    spikes_file = job.run_dir / SPIKES_FILE
 
     def on_rows(rows: list[MetricRow], num_steps: int) -> None:
         new = [row for row in rows if row["batch"] > recorded_batch]
@@ -155,10 +154,6 @@ def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTra
         if any("held_out_loss" in row for row in new):
             _log_samples(job, tracker)
             log.samples(read_samples(job.run_dir / SAMPLES_FILE))
-        if any("spike" in row for row in new):
-            spikes = read_spikes(spikes_file)
-            tracker.json(spikes_table(spikes), "spikes.json")
-            log.spikes(spikes)
         last = rows[-1]
         if last["loss"] is not None:
             note = f"loss {last['loss']:.3f}, {last['tokens_per_s']:,.0f} tokens/s"
@@ -167,9 +162,18 @@ def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTra
     with TensorBoardLog(job.run_dir / TENSORBOARD_FOLDER) as log:
         try:
             return run_training(job, num_workers=num_workers, on_rows=on_rows)
-        finally:
-            if spikes := read_spikes(spikes_file):  # also of a run that one of them has ended
-                show_markdown("spikes", spikes_markdown(spikes), f"{len(spikes)} loss spikes and their documents")
+        finally:  # what it did is of interest above all where it failed
+            log.spikes(read_spikes(job.run_dir / SPIKES_FILE))
+            _show_spikes(job, tracker)
+            for name in (METRICS_FILE, ROLLED_BACK_FILE, SPIKES_FILE, WORKERS_FILE):
+                if (job.run_dir / name).is_file():
+                    tracker.artifact(job.run_dir / name)
+
+
+def _show_spikes(job: TrainJob, tracker: MlflowTracker) -> None:
+    if spikes := read_spikes(job.run_dir / SPIKES_FILE):
+        tracker.json(spikes_table(spikes), "spikes.json")
+        show_markdown("spikes", spikes_markdown(spikes), f"{len(spikes)} loss spikes and their documents")
 
 
 def _figures(row: MetricRow) -> dict[str, float]:
@@ -188,10 +192,8 @@ def _register(
     plan: PretrainPlan, tracker: MlflowTracker, job: TrainJob, result: dict[str, Any], tokenizer: Mapping[str, Any]
 ) -> dict[str, Any]:
     curve = _show_curve(plan, job)
-    kept = (METRICS_FILE, ROLLED_BACK_FILE, SPIKES_FILE, WORKERS_FILE, RESULT_FILE)
-    for file in (curve, *(job.run_dir / name for name in kept)):
-        if file.is_file():
-            tracker.artifact(file)
+    for file in (curve, job.run_dir / RESULT_FILE):
+        tracker.artifact(file)
     tracker.artifact(job.tokenizer_file, "tokenizer")
     digest = plan.manifest["digest"]
     summary = (

@@ -146,6 +146,15 @@ def _tokenize(plan: PretrainPlan, shard_map: ShardMap) -> TokenizedCorpus:
 
 def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTracker) -> dict[str, Any]:
     recorded_batch = tracker.last_value("batch", -1)
+    num_spikes = 0
+
+    def show_spikes() -> None:
+        nonlocal num_spikes
+        spikes = read_spikes(job.run_dir / SPIKES_FILE)  # not from the rows: a rollback takes those back
+        if len(spikes) > num_spikes:
+            num_spikes = len(spikes)
+            tracker.json(spikes_table(spikes), "spikes.json")
+            log.spikes(spikes)
 
     def on_rows(rows: list[MetricRow], num_steps: int) -> None:
         new = [row for row in rows if row["batch"] > recorded_batch]
@@ -154,6 +163,7 @@ def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTra
         if any("held_out_loss" in row for row in new):
             _log_samples(job, tracker)
             log.samples(read_samples(job.run_dir / SAMPLES_FILE))
+        show_spikes()
         last = rows[-1]
         if last["loss"] is not None:
             note = f"loss {last['loss']:.3f}, {last['tokens_per_s']:,.0f} tokens/s"
@@ -163,17 +173,12 @@ def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTra
         try:
             return run_training(job, num_workers=num_workers, on_rows=on_rows)
         finally:  # what it did is of interest above all where it failed
-            log.spikes(read_spikes(job.run_dir / SPIKES_FILE))
-            _show_spikes(job, tracker)
+            show_spikes()
+            if spikes := read_spikes(job.run_dir / SPIKES_FILE):
+                show_markdown("spikes", spikes_markdown(spikes), f"{len(spikes)} loss spikes and their documents")
             for name in (METRICS_FILE, ROLLED_BACK_FILE, SPIKES_FILE, WORKERS_FILE):
                 if (job.run_dir / name).is_file():
                     tracker.artifact(job.run_dir / name)
-
-
-def _show_spikes(job: TrainJob, tracker: MlflowTracker) -> None:
-    if spikes := read_spikes(job.run_dir / SPIKES_FILE):
-        tracker.json(spikes_table(spikes), "spikes.json")
-        show_markdown("spikes", spikes_markdown(spikes), f"{len(spikes)} loss spikes and their documents")
 
 
 def _figures(row: MetricRow) -> dict[str, float]:

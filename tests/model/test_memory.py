@@ -74,7 +74,8 @@ def test_one_process(config: DecoderConfig, layout: Parallelism, options: dict[s
 
 
 @pytest.mark.parametrize(
-    ("name", "vocab_size", "sequences"), [("smoke", 2_048, 4), ("10m", 8_192, 2), ("30m", 16_384, 1)]
+    ("name", "vocab_size", "sequences"),
+    [("smoke", 2_048, 4), ("10m", 8_192, 2), pytest.param("30m", 16_384, 1, marks=pytest.mark.verify)],
 )
 def test_presets(name: str, vocab_size: int, sequences: int) -> None:
     assert compared(preset(name, vocab_size), sequences=sequences) == pytest.approx(1, abs=0.02)
@@ -96,7 +97,7 @@ def _two_processes(rank: int, folder: Path) -> None:
     shares = {
         f"{name}, {num_microbatches}": compared(CONFIG, layout, num_microbatches=num_microbatches)
         for name, layout in LAYOUTS.items()
-        for num_microbatches in (1, 2)
+        for num_microbatches in ((1,) if layout.bf16 else (1, 2))
     }
     if rank == 0:
         (folder / "shares.json").write_text(json.dumps(shares))
@@ -107,7 +108,7 @@ def _two_processes(rank: int, folder: Path) -> None:
 def test_two_processes(tmp_path: Path) -> None:
     spawn(_two_processes, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
     shares = json.loads((tmp_path / "shares.json").read_text())
-    assert len(shares) == 2 * len(LAYOUTS)
+    assert len(shares) == 10
     off = {name: round(share, 3) for name, share in shares.items() if not 0.9 <= share <= 1.1}
     assert not off
 

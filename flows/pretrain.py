@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from flows.approvals import NOT_APPROVED, NotApproved, ask
 from flows.command_line import pretrain_command
 from flows.console import console
 from flows.parameters import PretrainParameters
+from flows.pretrain_corpora import copies_warning
 from flows.pretrain_plan import (
     TOKENS_TAG,
     PretrainPlan,
@@ -43,15 +45,15 @@ from infra.tensorboard import TENSORBOARD_FOLDER, TensorBoardLog
 from tasks.atomic import write_json
 from tasks.loss_curve import loss_curve_picture
 from tasks.markdown import markdown_quotes, markdown_table
-from tasks.metrics_file import METRICS_FILE, ROLLED_BACK_FILE
-from tasks.mixture import MixtureSource
+from tasks.metrics_file import METRICS_FILE, ROLLED_BACK_FILE, drawn_tokens
 from tasks.pack import MANIFEST, SPLITS, TokenShards
 from tasks.ports import ShardMap
 from tasks.samples import SAMPLES_FILE, read_samples
-from tasks.spike_file import SPIKES_FILE, read_spikes, spikes_markdown, spikes_table
+from tasks.spike_file import SPIKES_FILE, read_spikes, spikes_csv, spikes_markdown
 from tasks.store import RUN_RECORD
 from tasks.tokenization import TokenizedCorpus, tokenize
 from tasks.tokenizer import TOKENIZER_FILE, tokenizer_hash
+from tasks.trained_corpora import trained_corpora
 from tasks.training import TrainJob
 from tasks.version_facts import corpus_sizes
 
@@ -70,7 +72,7 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any] | State[dict[str,
     plan = check_pretrain(parameters)
     if parameters.dry_run:
         return estimated(dry_run_pretrain(plan, parameters), plan.name)
-    with flow_scope(plan.store, retry=pretrain_command(plan.store, plan.reference, parameters)):
+    with flow_scope(plan.store, retry=pretrain_command(plan.store, plan.pinned(parameters))):
         if why_not := too_few_new_tokens(plan, parameters.consent.min_new_tokens):
             console.say(why_not)
             latest = new_tokens(plan)[1]
@@ -101,47 +103,87 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
             return {**outcome, "mlflow_run_id": tracker.run_id, "trained": True, "changed": False}
         known = {**plan.earlier, **plan.identity, "mlflow_run_id": tracker.run_id}
         write_json(plan.run_dir / RUN_RECORD, known)
-        tracker.parameters({"recipe": plan.identity["recipe"], "workers": plan.workers})
+        facts: dict[str, Any] = {"recipe": plan.identity["recipe"], "workers": plan.workers}
+        if plan.min_workers:
+            facts["min_workers"] = plan.min_workers
+        if plan.corpora[1:]:
+            shares = {corpus.manifest["name"]: corpus.share for corpus in plan.corpora}
+            facts["mixture"] = {name: share.model_dump(exclude={"corpus"}) for name, share in shares.items()}
+        tracker.parameters(facts)
         configuration = {
             "parameters": parameters.model_dump(mode="json"),
             "recipe": plan.recipe.model_dump(mode="json"),
         }
         tracker.json(configuration, "config.json")
-        sizes = corpus_sizes(plan.manifest)
-        tracker.dataset(plan.reference, plan.manifest["digest"], plan.corpus, context="training", profile=sizes)
-        if not plan.corpus.is_dir():  # it is in the store's remote
-            run_as_task("fetch", plan.store.fetch, plan.corpus)
+        for corpus in plan.corpora:
+            tracker.dataset(
+                corpus.reference,
+                corpus.digest,
+                corpus.folder,
+                context="training",
+                profile=corpus_sizes(corpus.manifest),
+                is_main=corpus is plan.main,
+            )
+            if not corpus.folder.is_dir():  # it is in the store's remote
+                run_as_task("fetch", plan.store.fetch, corpus.folder)
+        _warn_of_copies(plan, tracker)
         with training_slot(), ray_cluster() as shard_map:
             tokens = _earlier_tokens(plan)
             if tokens is None:
                 made = run_as_task("tokenize", _tokenize, plan, shard_map)
-                tokens = made.folder
-                tracker.parameters({"tokenizer": made.tokenizer.facts})
-                tracker.metrics({"token_buckets_linked": made.num_linked, "token_buckets_packed": made.num_packed})
-                known |= {"tokens": str(tokens), "tokenizer": made.tokenizer.facts}
+                tokens = [each.folder for each in made]
+                tracker.parameters({"tokenizer": made[0].tokenizer.facts})
+                tracker.metrics(
+                    {
+                        "token_buckets_linked": sum(each.num_linked for each in made),
+                        "token_buckets_packed": sum(each.num_packed for each in made),
+                    }
+                )
+                main, *more = map(str, tokens)
+                known |= {"tokens": main, "tokenizer": made[0].tokenizer.facts}
+                known |= {"more_tokens": more} if more else {}
                 write_json(plan.run_dir / RUN_RECORD, known)
             job = TrainJob(
-                corpora=(MixtureSource(corpus=plan.reference, tokens_dir=tokens),),
-                corpus_dir=plan.corpus,
-                tokenizer_file=tokens / TOKENIZER_FILE,
+                corpora=tuple(
+                    corpus.facts(plan.store).source(folder) for corpus, folder in zip(plan.corpora, tokens, strict=True)
+                ),
+                corpus_dir=plan.main.folder,
+                tokenizer_file=tokens[0] / TOKENIZER_FILE,
                 run_dir=plan.run_dir,
                 recipe=plan.recipe,
+                checkpoints=plan.checkpoints,
                 resume=True,
             )
-            result = run_as_task("train", _train, job, plan.workers, tracker)
+            result = run_as_task("train", _train, job, plan.num_workers, tracker)
         outcome = run_as_task("register", _register, plan, tracker, job, result, known.get("tokenizer", {}))
         write_json(plan.run_dir / RUN_RECORD, known | {"outcome": outcome})
         return {**outcome, "mlflow_run_id": tracker.run_id, "trained": True, "changed": True}
 
 
-def _earlier_tokens(plan: PretrainPlan) -> Path | None:
-    """What the run was begun with: other code may make the same shards under another name."""
-    recorded = plan.earlier.get("tokens")
-    return Path(recorded) if recorded and (Path(recorded) / MANIFEST).is_file() else None
+def _warn_of_copies(plan: PretrainPlan, tracker: MlflowTracker) -> None:
+    """Of held-out text that another corpus of the mixture trains on: in the history, and on the terminal."""
+    copies = plan.held_out_copies()
+    for reference, number in copies.items():
+        tracker.metrics({f"held_out_copies/{reference}": number})
+    if warning := copies_warning(copies):
+        console.say(warning)
+        tracker.tags({"tokenmill.warning": warning})
 
 
-def _tokenize(plan: PretrainPlan, shard_map: ShardMap) -> TokenizedCorpus:
-    return tokenize(plan.store, plan.corpus, plan.recipe, shard_map, progress, choice=plan.tokenizer)
+def _earlier_tokens(plan: PretrainPlan) -> list[Path] | None:
+    """What the run was begun with, corpus by corpus: other code may make the same shards under another name."""
+    recorded = [Path(corpus.tokens) for corpus in trained_corpora(plan.earlier) if corpus.tokens]
+    is_there = len(recorded) == len(plan.corpora) and all((folder / MANIFEST).is_file() for folder in recorded)
+    return recorded if is_there else None
+
+
+def _tokenize(plan: PretrainPlan, shard_map: ShardMap) -> list[TokenizedCorpus]:
+    """The main corpus, then the others with its tokenizer."""
+    made = [tokenize(plan.store, plan.main.folder, plan.recipe, shard_map, progress, choice=plan.tokenizer)]
+    tokenizer = made[0].tokenizer
+    for corpus in plan.corpora[1:]:
+        made.append(tokenize(plan.store, corpus.folder, plan.recipe, shard_map, progress, tokenizer=tokenizer))
+    return made
 
 
 def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTracker) -> dict[str, Any]:
@@ -153,7 +195,7 @@ def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTra
         spikes = read_spikes(job.run_dir / SPIKES_FILE)  # not from the rows: a rollback takes those back
         if len(spikes) > num_spikes:
             num_spikes = len(spikes)
-            tracker.json(spikes_table(spikes), "spikes.json")
+            tracker.text(spikes_csv(spikes), "spikes.csv")
             log.spikes(spikes)
 
     def on_rows(rows: list[MetricRow], num_steps: int) -> None:
@@ -200,19 +242,22 @@ def _register(
     for file in (curve, job.run_dir / RESULT_FILE):
         tracker.artifact(file)
     tracker.artifact(job.tokenizer_file, "tokenizer")
-    digest = plan.manifest["digest"]
+    drawn = drawn_tokens(job.run_dir / METRICS_FILE)
+    digests = ", ".join(f"`{corpus.digest[:16]}`" for corpus in plan.corpora)
     summary = (
         f"{result['num_parameters']:,} parameters trained on {result['tokens']:,} tokens of corpus"
-        f" **{plan.reference}** (digest `{digest[:16]}`), recipe `{plan.recipe.name}`:"
+        f" **{plan.reference}** (digest {digests}), recipe `{plan.recipe.name}`:"
         f" {result['bits_per_byte']:.4f} bits per byte on held-out text."
     )
+    if warning := copies_warning(plan.held_out_copies()):
+        summary += f"\n\n{warning[0].upper()}{warning[1:]}."
     model = register_model(
         plan.store,
         tracker,
         name=plan.model,
-        checkpoint=Path(result["checkpoint"]),
+        checkpoint=result["checkpoint"],
         tokenizer_file=job.tokenizer_file,
-        tags=_version_tags(plan, job, result, tokenizer),
+        tags=_version_tags(plan, job, result, tokenizer, drawn),
         description=summary,
         step=result["step"],
     )
@@ -225,23 +270,36 @@ def _register(
         "checkpoint": result["checkpoint"],
         "steps": result["step"],
         "tokens": result["tokens"],
+        **({"drawn_tokens": drawn} if drawn else {}),
         "loss": result["loss"],
         "bits_per_byte": result["bits_per_byte"],
         "num_parameters": result["num_parameters"],
-        "tokens_in_corpus": sum(TokenShards(job.corpora[0].tokens_dir, split).num_tokens for split in SPLITS),
+        "tokens_in_corpus": sum(
+            TokenShards(corpus.tokens_dir, split).num_tokens for corpus in job.corpora for split in SPLITS
+        ),
         "loss_curve": str(curve),
     }
 
 
 def _version_tags(
-    plan: PretrainPlan, job: TrainJob, result: Mapping[str, Any], tokenizer: Mapping[str, Any]
+    plan: PretrainPlan,
+    job: TrainJob,
+    result: Mapping[str, Any],
+    tokenizer: Mapping[str, Any],
+    drawn: Mapping[str, int],
 ) -> dict[str, str]:
-    """What leads from the model version back to everything that it was made of."""
+    """What leads from the model version back to everything that it was made of (`tasks.trained_corpora`)."""
+    mixture = {
+        "more_corpora": plan.identity.get("more_corpora"),
+        "more_tokens": [str(corpus.tokens_dir) for corpus in job.corpora[1:]],
+        "drawn_tokens": drawn,
+    }
     return {
         **{f"tokenizer_{name}": str(value) for name, value in tokenizer.items()},
-        "corpus": plan.reference,
-        "corpus_digest": plan.manifest["digest"],
-        TOKENS_TAG: str(plan.manifest.get("estimated_tokens", 0)),
+        "corpus": plan.main.reference,
+        "corpus_digest": plan.main.digest,
+        **({name: json.dumps(value) for name, value in mixture.items()} if plan.corpora[1:] else {}),
+        TOKENS_TAG: str(plan.main.manifest.get("estimated_tokens", 0)),
         "tokenizer_sha256": tokenizer_hash(job.tokenizer_file),
         "tokens": str(job.corpora[0].tokens_dir),
         "checkpoint": result["checkpoint"],

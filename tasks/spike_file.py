@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -51,19 +53,25 @@ def _record(values: dict[str, Any]) -> SpikeRecord:
     return SpikeRecord(**{**values, "reasons": tuple(values["reasons"]), "documents": documents})
 
 
-def spikes_table(records: Sequence[SpikeRecord]) -> dict[str, Any]:
-    """All events in MLflow's format of a table, one row a document; `columns` and `data`."""
-    data = [
-        [*_event_cells(record), *(getattr(document, name) for name in _DOCUMENT_COLUMNS)]
-        for record in records
-        for document in record.documents
-    ]
-    return {"columns": [*_EVENT_COLUMNS, *_DOCUMENT_COLUMNS], "data": data}
+def spikes_csv(records: Sequence[SpikeRecord]) -> str:
+    """All events, one row a document: MLflow's page shows CSV as a table. A figure that is not finite is left empty."""
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow([*_EVENT_COLUMNS, *_DOCUMENT_COLUMNS])
+    for record in records:
+        for document in record.documents:
+            table.writerow([*_event_cells(record), *(_cell(getattr(document, name)) for name in _DOCUMENT_COLUMNS)])
+    return text.getvalue()
 
 
 def _event_cells(record: SpikeRecord) -> list[Any]:
-    cells = {name: getattr(record, name) for name in _EVENT_COLUMNS}
+    cells = {name: _cell(getattr(record, name)) for name in _EVENT_COLUMNS}
     return list((cells | {"reasons": ", ".join(record.reasons)}).values())
+
+
+def _cell(value: Any) -> Any:
+    """Figures with as many digits as anybody reads."""
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def spikes_markdown(records: Sequence[SpikeRecord]) -> str:

@@ -15,6 +15,14 @@ _WORKERS = "shards at a time (default: all CPUs of Ray)"
 _REPLACE = "start over from what is there now alone"
 _WIPE_OUT = "publish although a stage has removed nearly all of a source, domain or language; the version says so"
 _RETRAIN = "make the next generation of the corpus' tokenizer (default: the tokenizer that earlier trainings used)"
+_MIX = (
+    "train on this corpus as well: weight relative to the main corpus' 1 (default: 1), passes over it and tokens of it"
+    " at most (default: no limit); may be repeated"
+)
+_MIX_FORM = "N[@V][,weight=W][,max_epochs=E][,max_tokens=N]"
+_MIN_WORKERS = (
+    "train with so many where there are no more, and with up to --workers when there are (default: --workers)"
+)
 _MIN_NEW_TOKENS = "train only when the corpus has so many more tokens than when the model was last trained (default: 0)"
 
 
@@ -144,10 +152,22 @@ def _sources(command: argparse.ArgumentParser, more: str) -> None:
 
 
 def _pretrain(pretrain: argparse.ArgumentParser) -> None:
-    pretrain.add_argument("--corpus", required=True, metavar="N[@V]", help="corpus name, or name@version")
+    pretrain.epilog = (
+        "example: `tokenmill pretrain --corpus docs --mix news@2,weight=0.5,max_epochs=4` takes one sequence of news to"
+        " two of docs, until it has passed over news four times"
+    )
+    _corpora(pretrain)
     pretrain.add_argument("--recipe", default="smoke", metavar="R", help=f"{PROFILES} (default: smoke)")
     pretrain.add_argument("--model", default="", metavar="NAME", help="name in the registry (default: corpus-recipe)")
     pretrain.add_argument("--workers", type=_positive, default=1, metavar="N", help="training processes (default: 1)")
+    pretrain.add_argument("--min-workers", type=_natural, default=0, metavar="N", help=_MIN_WORKERS)
+    pretrain.add_argument(
+        "--checkpoints",
+        type=_place,
+        default="",
+        metavar="PLACE",
+        help="folder or s3://bucket/prefix to keep the run's checkpoints in (default: with the run, in the store)",
+    )
     pretrain.add_argument("--retrain-tokenizer", action="store_true", help=_RETRAIN)
     pretrain.add_argument("--resume-from", default="", metavar="RUN_ID", help="the MLflow run to go on with")
     pretrain.add_argument("--min-new-tokens", type=_natural, default=0, metavar="N", help=_MIN_NEW_TOKENS)
@@ -158,13 +178,19 @@ def _plan(plan: argparse.ArgumentParser) -> None:
         "example: `tokenmill plan --corpus web --recipe full --workers 8 --price 2.5`; memory and time are those of"
         " this machine's kind of device: ask where it is like the workers'"
     )
-    plan.add_argument("--corpus", required=True, metavar="N[@V]", help="corpus name, or name@version")
+    _corpora(plan)
     plan.add_argument("--recipe", default="smoke", metavar="R", help=f"{PROFILES} (default: smoke)")
     plan.add_argument("--workers", type=_positive, default=1, metavar="N", help="training processes (default: 1)")
+    plan.add_argument("--min-workers", type=_natural, default=0, metavar="N", help=_MIN_WORKERS)
     plan.add_argument("--price", type=_price, metavar="P", help="of a device for an hour, in any currency")
     plan.add_argument(
         "--no-probe", action="store_true", help="take no probe steps, which last about a minute: time by rule of thumb"
     )
+
+
+def _corpora(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--corpus", required=True, metavar="N[@V]", help="corpus name, or name@version")
+    command.add_argument("--mix", type=_share, action="append", default=[], metavar=_MIX_FORM, help=_MIX)
 
 
 def _evaluate(evaluate: argparse.ArgumentParser) -> None:
@@ -250,10 +276,24 @@ def _takedown(takedown: argparse.ArgumentParser) -> None:
 
 
 def _setting(text: str) -> str:
-    key, equals, _ = text.partition("=")
+    key, equals, value = text.partition("=")
     if not equals or not key:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
+    if key.removeprefix("training.") == "decay_from":
+        return f"{key}={_place(value)}"
     return text
+
+
+def _share(text: str) -> dict[str, str]:
+    """A corpus of the mixture: its fields by name. What a value may be is decided by the flow's parameters."""
+    corpus, *settings = text.split(",")
+    share = {"corpus": corpus}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in ("weight", "max_epochs", "max_tokens") or not value or key in share:
+            raise argparse.ArgumentTypeError(f"{text!r} is not of the form {_MIX_FORM}")
+        share[key] = value
+    return share
 
 
 def _positive(text: str) -> int:
@@ -308,6 +348,11 @@ def _languages(text: str) -> list[str]:
 def _path(text: str) -> Path:
     """A local path made absolute, because drivers leave the current folder."""
     return Path(text).expanduser().absolute()
+
+
+def _place(text: str) -> str:
+    """A local folder made absolute, because drivers leave the current folder; a URL as it is."""
+    return text if "://" in text or not text else str(_path(text))
 
 
 def _model(text: str) -> str:

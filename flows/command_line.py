@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from flows.parameters import (
+    CorpusShare,
     Curation,
     DiffParameters,
     EvaluateParameters,
@@ -50,7 +51,8 @@ def refresh_command(store: Store, parameters: RefreshParameters) -> str:
 
 
 def pipeline_command(store: Store, parameters: PipelineParameters) -> str:
-    """`tokenmill pipeline ...` with these parameters; prompts, approvals and the model's name are the form's alone."""
+    """`tokenmill pipeline ...` with these parameters; prompts, approvals, the model's name and the place of
+    checkpoints are the form's alone."""
     return shlex.join(
         [
             *("tokenmill", "pipeline", "--store", str(store.root), "--name", parameters.name),
@@ -67,15 +69,26 @@ def pipeline_command(store: Store, parameters: PipelineParameters) -> str:
     )
 
 
-def pretrain_command(store: Store, corpus: str, parameters: PretrainParameters) -> str:
-    """`tokenmill pretrain ...` with these parameters, on the version `corpus` that their corpus stands for."""
+def _share(share: CorpusShare) -> str:
+    """What `--mix` takes."""
+    limits = {name: getattr(share, name) for name in ("max_epochs", "max_tokens")}
+    settings = {"weight": share.weight} | {name: limit for name, limit in limits.items() if limit}
+    return ",".join([share.corpus, *(f"{name}={value}" for name, value in settings.items())])
+
+
+def pretrain_command(store: Store, parameters: PretrainParameters) -> str:
+    """`tokenmill pretrain ...` with these parameters."""
     training = parameters.training
     return shlex.join(
         [
-            *("tokenmill", "pretrain", "--store", str(store.root), "--corpus", corpus, "--recipe", training.profile),
+            *("tokenmill", "pretrain", "--store", str(store.root), "--corpus", parameters.corpus),
+            *(word for share in parameters.more_corpora for word in ("--mix", _share(share))),
+            *("--recipe", training.profile),
             *(["--model", training.model] if training.model else []),
             *(["--retrain-tokenizer"] if training.retrain_tokenizer else []),
             *("--workers", str(parameters.workers)),
+            *(["--min-workers", str(parameters.min_workers)] if parameters.min_workers else []),
+            *(["--checkpoints", training.checkpoints] if training.checkpoints else []),
             *(["--resume-from", parameters.resume_from] if parameters.resume_from else []),
             *_settings(training.settings),
         ]

@@ -18,6 +18,7 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 VERSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]+)?$"
 """name, or name@version."""
 _OPTIONAL_NAME = r"^$|" + _NAME
+_OPTIONAL_PLACE = r"^$|^/|^[a-z][a-z0-9+.-]*://."
 
 _SOURCE = (
     "A path, glob, folder, s3:// or http(s):// address of WARC, WET, HTML, JSONL or Parquet files, or a .txt list of"
@@ -134,6 +135,13 @@ class Training(_Parameters):
         description="Make the next generation of the corpus' tokenizer from this version. Off: the tokenizer of the"
         " first version that was trained on, or of the latest retraining.",
     )
+    checkpoints: str = Field(
+        "",
+        title="Checkpoints",
+        pattern=_OPTIONAL_PLACE,
+        description="Where they are kept: an absolute folder or s3://bucket/prefix, in which the run gets a folder of"
+        " its own. Nothing but training removes any there. Empty: with the run, in the store.",
+    )
 
     @property
     def overrides(self) -> Mapping[str, str]:
@@ -189,11 +197,45 @@ class RefreshParameters(_Parameters):
     execution: Execution = Field(default_factory=Execution, title="Execution")
 
 
+class CorpusShare(_Parameters):
+    """A corpus of a mixture, and how much is drawn of it."""
+
+    corpus: str = Field(title="Corpus", pattern=VERSION_NAME, description="name (its latest version) or name@version.")
+    weight: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        title="Weight",
+        description="Its share of the training text, relative to the main corpus' 1: 0.5 is one part to two.",
+    )
+    max_epochs: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        title="Passes at most",
+        description="Over this corpus; then the others take its share. 0: no limit.",
+    )
+    max_tokens: int = Field(
+        0,
+        ge=0,
+        title="Tokens at most",
+        description="Drawn from this corpus; then the others take its share. 0: no limit.",
+    )
+
+
 class PretrainParameters(_Parameters):
     """A corpus version to a registered model version."""
 
     corpus: str = Field(
-        "docs", title="Corpus", pattern=VERSION_NAME, description="name (its latest version) or name@version."
+        "docs",
+        title="Corpus",
+        pattern=VERSION_NAME,
+        description="name (its latest version) or name@version. Its held-out text measures the model; its weight is 1.",
+    )
+    more_corpora: list[CorpusShare] = Field(
+        default_factory=list,
+        title="More corpora",
+        description="Trained on as well, by weight, with the main corpus' tokenizer.",
     )
     training: Training = Field(default_factory=Training, title="Training")
     resume_from: str = Field(
@@ -204,6 +246,14 @@ class PretrainParameters(_Parameters):
         " same corpus, settings and code, where there is one.",
     )
     workers: int = Field(1, ge=1, le=1024, title="Training workers", description="Processes, one GPU each if any.")
+    min_workers: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        title="Workers at least",
+        description="Start with so many where the cluster has no more, go on with fewer where some are lost and with"
+        " more when there is room, up to the training workers. 0: always as many as those.",
+    )
     consent: Consent = Field(default_factory=Consent, title="Consent")
     dry_run: bool = Field(
         False, title="Dry run", description="Resolve, check and estimate everything; do and write nothing."

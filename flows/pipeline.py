@@ -20,7 +20,8 @@ from flows.stages import estimated, flow_scope, link_tracking, one_line_failures
 from infra.mlflow_tracker import tracked_run
 from infra.ray_map import ray_cluster
 from infra.settings import current_store
-from tasks.plan import CorpusFacts, training_plan
+from tasks.plan import training_plan
+from tasks.planned_mixture import CorpusFacts
 from tasks.recipes.curation import resolve_curation_recipe
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ from tasks.spike_file import SPIKES_FILE, read_spikes, spikes_csv, spikes_markdo
 from tasks.store import RUN_RECORD
 from tasks.tokenization import TokenizedCorpus, tokenize
 from tasks.tokenizer import TOKENIZER_FILE, tokenizer_hash
-from tasks.trained_corpora import trained_corpora
+from tasks.trained_corpora import mixture_tags, trained_corpora
 from tasks.training import TrainJob
 from tasks.version_facts import corpus_sizes
 
@@ -88,7 +87,9 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any] | State[dict[str,
 
 
 def _what_it_takes(plan: PretrainPlan) -> str:
-    return markdown_table(["estimated", ""], [(key, value) for key, value in plan.estimate().items() if value])
+    table = markdown_table(["estimated", ""], [(key, value) for key, value in plan.estimate().items() if value])
+    warning = copies_warning(plan.held_out_copies())
+    return f"{table}\n\n**{warning[0].upper()}{warning[1:]}.**" if warning else table
 
 
 def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
             )
             if not corpus.folder.is_dir():  # it is in the store's remote
                 run_as_task("fetch", plan.store.fetch, corpus.folder)
-        _warn_of_copies(plan, tracker)
+        warning = _warning(plan, tracker)
         with training_slot(), ray_cluster() as shard_map:
             tokens = _earlier_tokens(plan)
             if tokens is None:
@@ -155,19 +156,20 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
                 resume=True,
             )
             result = run_as_task("train", _train, job, plan.num_workers, tracker)
-        outcome = run_as_task("register", _register, plan, tracker, job, result, known.get("tokenizer", {}))
+        outcome = run_as_task("register", _register, plan, tracker, job, result, known.get("tokenizer", {}), warning)
         write_json(plan.run_dir / RUN_RECORD, known | {"outcome": outcome})
         return {**outcome, "mlflow_run_id": tracker.run_id, "trained": True, "changed": True}
 
 
-def _warn_of_copies(plan: PretrainPlan, tracker: MlflowTracker) -> None:
-    """Of held-out text that another corpus of the mixture trains on: in the history, and on the terminal."""
+def _warning(plan: PretrainPlan, tracker: MlflowTracker) -> str:
+    """Of held-out text that another corpus of the mixture trains on; in the history and on the terminal as well."""
     copies = plan.held_out_copies()
     for reference, number in copies.items():
         tracker.metrics({f"held_out_copies/{reference}": number})
     if warning := copies_warning(copies):
         console.say(warning)
         tracker.tags({"tokenmill.warning": warning})
+    return warning
 
 
 def _earlier_tokens(plan: PretrainPlan) -> list[Path] | None:
@@ -236,7 +238,12 @@ def _log_samples(job: TrainJob, tracker: MlflowTracker) -> None:
 
 
 def _register(
-    plan: PretrainPlan, tracker: MlflowTracker, job: TrainJob, result: dict[str, Any], tokenizer: Mapping[str, Any]
+    plan: PretrainPlan,
+    tracker: MlflowTracker,
+    job: TrainJob,
+    result: dict[str, Any],
+    tokenizer: Mapping[str, Any],
+    warning: str,
 ) -> dict[str, Any]:
     curve = _show_curve(plan, job)
     for file in (curve, job.run_dir / RESULT_FILE):
@@ -249,7 +256,7 @@ def _register(
         f" **{plan.reference}** (digest {digests}), recipe `{plan.recipe.name}`:"
         f" {result['bits_per_byte']:.4f} bits per byte on held-out text."
     )
-    if warning := copies_warning(plan.held_out_copies()):
+    if warning:
         summary += f"\n\n{warning[0].upper()}{warning[1:]}."
     model = register_model(
         plan.store,
@@ -266,7 +273,7 @@ def _register(
     show_markdown("model", f"**{model}**\n\n{summary}\n\n{_last_samples(job)}", f"Model {model}")
     return {
         "model": model,
-        "corpus": plan.reference,
+        "corpus": plan.main.reference,
         "checkpoint": result["checkpoint"],
         "steps": result["step"],
         "tokens": result["tokens"],
@@ -289,16 +296,13 @@ def _version_tags(
     drawn: Mapping[str, int],
 ) -> dict[str, str]:
     """What leads from the model version back to everything that it was made of (`tasks.trained_corpora`)."""
-    mixture = {
-        "more_corpora": plan.identity.get("more_corpora"),
-        "more_tokens": [str(corpus.tokens_dir) for corpus in job.corpora[1:]],
-        "drawn_tokens": drawn,
-    }
+    more = [corpus.identity for corpus in plan.corpora[1:]]
+    mixture = mixture_tags(more, [corpus.tokens_dir for corpus in job.corpora[1:]], drawn) if more else {}
     return {
         **{f"tokenizer_{name}": str(value) for name, value in tokenizer.items()},
         "corpus": plan.main.reference,
         "corpus_digest": plan.main.digest,
-        **({name: json.dumps(value) for name, value in mixture.items()} if plan.corpora[1:] else {}),
+        **mixture,
         TOKENS_TAG: str(plan.main.manifest.get("estimated_tokens", 0)),
         "tokenizer_sha256": tokenizer_hash(job.tokenizer_file),
         "tokens": str(job.corpora[0].tokens_dir),

@@ -10,13 +10,15 @@ from typing import Any
 
 from flows.approvals import check_approvable
 from flows.parameters import PretrainParameters
+from flows.pretrain_corpora import PlannedCorpus, held_out_copies, planned_corpora
 from infra.earlier_run import find_earlier_run
 from infra.ray_map import check_cluster
 from infra.registry import model_references
 from infra.settings import current_store
-from tasks.checkpoints import checkpoint_step, latest_checkpoint
-from tasks.manifest import MANIFEST, code_version, fingerprint, library_versions
-from tasks.plan import CorpusFacts, TrainingPlan, training_plan
+from tasks.checkpoints import checkpoint_step, latest_checkpoint, read_state
+from tasks.checkpoints.places import place
+from tasks.manifest import code_version, fingerprint, library_versions
+from tasks.plan import TrainingPlan, training_plan
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe, resume_differences
 from tasks.store import RUN_RECORD, Store, checked_name
 from tasks.tokenization import tokenizer_line
@@ -31,54 +33,66 @@ class PretrainPlan:
     """One training run: on what, with what, under which name, and where."""
 
     store: Store
-    corpus: Path
-    manifest: Mapping[str, Any]
+    corpora: tuple[PlannedCorpus, ...]  # the main one first
     recipe: PretrainRecipe
     workers: int
+    min_workers: int  # 0: as many as `workers`
     model: str  # name in the registry
     tokenizer: TokenizerChoice
     run_dir: Path
     earlier: Mapping[str, Any]  # RUN_RECORD of a run that was begun in this folder before; empty for a new one
+    checkpoints: str  # folder or URL of this run's; empty: in its folder
+
+    @property
+    def main(self) -> PlannedCorpus:
+        """The corpus that is evaluated on."""
+        return self.corpora[0]
 
     @property
     def reference(self) -> str:
-        return f"{self.manifest['name']}@{self.manifest['version']}"
+        """All that is trained on: `docs@3`, or of a mixture `docs@3 + news@1`."""
+        return " + ".join(corpus.reference for corpus in self.corpora)
 
     @property
     def name(self) -> str:
         return f"pretrain {self.reference} {self.recipe.name}"
 
     @property
+    def num_workers(self) -> int | tuple[int, int]:
+        """Their number, or the fewest and the most."""
+        return (self.min_workers, self.workers) if self.min_workers else self.workers
+
+    @property
+    def checkpoints_location(self) -> str:
+        return self.checkpoints or str(self.run_dir / CHECKPOINTS)
+
+    @property
     def lock(self) -> str:
         return f"run-{self.run_dir.name}"
 
-    @property
-    def estimated_tokens(self) -> int:
-        """Of the corpus. ValueError for a version of an earlier program, which did not say."""
-        if "estimated_tokens" not in self.manifest:
-            raise ValueError(
-                f"corpus {self.reference} does not say how many tokens it has, which a dry run, an approval and a least"
-                " number of new tokens need: refresh it"
-            )
-        return int(self.manifest["estimated_tokens"])
-
     def training_plan(self, *, probe: bool, price_per_device_hour: float | None = None) -> TrainingPlan:
         """What the run takes (`tasks.plan`); ValueError where it does not fit. Without `probe` nothing is run."""
-        shards = self.store.tokens.glob(f"{self.manifest['digest'][:16]}-*")
-        facts = CorpusFacts(
-            reference=self.reference,
-            estimated_tokens=self.estimated_tokens,
-            documents=self.manifest["documents_kept"],
-            token_shards=tuple(sorted(folder.name for folder in shards if (folder / MANIFEST).is_file())),
-        )
+        main, *more = [corpus.facts(self.store) for corpus in self.corpora]
+        given: dict[str, Any] = {"more": more, "folder": self.run_dir, "keeps_checkpoints_there": not self.checkpoints}
+        if self.min_workers:  # each has more to do, and where weights are divided more to hold
+            training_plan(self.recipe, main, workers=self.min_workers, probe=False, **given)
         return training_plan(
             self.recipe,
-            facts,
-            folder=self.run_dir,
+            main,
             workers=self.workers,
             price_per_device_hour=price_per_device_hour,
             probe=probe,
+            **given,
         )
+
+    def held_out_copies(self) -> dict[str, int]:
+        """By further corpus: documents to train on with the text of one that measures the model."""
+        return held_out_copies(self.corpora, self.recipe.held_out_fraction)
+
+    def pinned(self, parameters: PretrainParameters) -> PretrainParameters:
+        """The parameters with the versions that their corpora stand for."""
+        more = [corpus.pinned for corpus in self.corpora[1:]]
+        return parameters.model_copy(update={"corpus": self.main.reference, "more_corpora": more})
 
     def estimate(self) -> dict[str, Any]:
         """The plan without probe steps, as a plain mapping."""
@@ -91,9 +105,12 @@ class PretrainPlan:
     @property
     def identity(self) -> dict[str, Any]:
         """What RUN_RECORD says from the beginning, and what a run that is resumed is held against."""
+        more = [corpus.identity for corpus in self.corpora[1:]]
         return {
-            "corpus": self.reference,
-            "corpus_digest": self.manifest["digest"],
+            "corpus": self.main.reference,
+            "corpus_digest": self.main.digest,
+            **({"more_corpora": more} if more else {}),
+            **({"checkpoints": self.checkpoints} if self.checkpoints else {}),
             "model": self.model,
             "recipe": self.recipe.model_dump(mode="json"),
             "tokenizer_generation": self.tokenizer.generation,
@@ -106,36 +123,70 @@ def plan_pretrain(parameters: PretrainParameters) -> PretrainPlan:
     check_cluster()
     store = current_store()
     store.check_remote()
-    corpus = store.version_folder(parameters.corpus)
-    manifest = store.corpus_manifest(parameters.corpus)
-    reference = f"{manifest['name']}@{manifest['version']}"
-    if manifest["documents_kept"] < 2:
+    corpora = planned_corpora(store, parameters)
+    main, *more = corpora
+    _check_places(parameters, recipe)
+    if parameters.min_workers > parameters.workers:
         raise ValueError(
-            f"corpus {reference} holds {manifest['documents_kept']} documents; it takes one to train on and one to hold"
-            " out: name another version, or refresh with other rules"
+            f"at least {parameters.min_workers} workers and at most {parameters.workers} can't both be: lower the"
+            " former, or raise the latter"
         )
-    model = checked_name(parameters.training.model or f"{manifest['name']}-{recipe.name}"[:64], "model name")
+    model = checked_name(parameters.training.model or f"{main.manifest['name']}-{recipe.name}"[:64], "model name")
     identity = {
-        "corpus": manifest["digest"],
+        "corpus": main.digest,
         "recipe": recipe,
         "workers": parameters.workers,
         "code": code_version("tasks", "model"),
         "libraries": library_versions(("torch", "tokenizers", "numpy")),
         # a run is one model of one corpus version under one name
-        "corpus_name": reference,
+        "corpus_name": main.reference,
         "model": model,
+        # what there is only sometimes leaves the folders of the runs without it where they are
+        **({"more_corpora": [corpus.identity for corpus in more]} if more else {}),
+        **({"min_workers": parameters.min_workers} if parameters.min_workers else {}),
     }
-    line = tokenizer_line(store, manifest, recipe)
+    line = tokenizer_line(store, main.manifest, recipe)
     retrain = parameters.training.retrain_tokenizer
     run_dir, tokenizer = _run_with_its_tokenizer(store, line, identity, retrain=retrain)
     plan = PretrainPlan(
-        store, corpus, manifest, recipe, parameters.workers, model, tokenizer, run_dir, _run_file(run_dir)
+        store=store,
+        corpora=corpora,
+        recipe=recipe,
+        workers=parameters.workers,
+        min_workers=parameters.min_workers,
+        model=model,
+        tokenizer=tokenizer,
+        run_dir=run_dir,
+        earlier=_run_file(run_dir),
+        checkpoints="",
     )
+    if recipe.decay_from and not plan.earlier:  # of a run that was begun it is in the run's own checkpoints
+        read_state(recipe.decay_from)
     if not parameters.resume_from:
-        return plan
+        return _with_checkpoints(plan, parameters.training.checkpoints)
     if retrain:
         raise ValueError("a resumed run keeps its tokenizer: leave out resume_from, or the retraining of the tokenizer")
-    return _resumed(plan, line, parameters.resume_from)
+    return _with_checkpoints(_resumed(plan, line, parameters.resume_from), parameters.training.checkpoints)
+
+
+def _check_places(parameters: PretrainParameters, recipe: PretrainRecipe) -> None:
+    """ValueError for places of checkpoints that can be none."""
+    if parameters.training.checkpoints:
+        place(parameters.training.checkpoints)
+    if recipe.decay_from and "://" not in recipe.decay_from and not Path(recipe.decay_from).is_absolute():
+        raise ValueError(f"decay_from {recipe.decay_from!r} is no absolute path: give one, or a URL")
+
+
+def _with_checkpoints(plan: PretrainPlan, wanted: str) -> PretrainPlan:
+    """The run's own folder in the wanted place; a run that was begun keeps the place that it was begun with."""
+    location = f"{wanted.rstrip('/')}/{plan.run_dir.name}" if wanted else ""
+    if plan.earlier and "outcome" not in plan.earlier:
+        begun = plan.earlier.get("checkpoints", "")
+        if location and location != begun:
+            where = begun.rpartition("/")[0] or "its own folder, the default"
+            raise ValueError(f"this run was begun with its checkpoints in {where}, not in {wanted}: leave them there")
+        location = begun
+    return replace(plan, checkpoints=location)
 
 
 def _run_with_its_tokenizer(
@@ -185,9 +236,9 @@ def _resumed(plan: PretrainPlan, line: TokenizerLine, run_id: str) -> PretrainPl
     if plan.store.is_locked(resumed.lock):
         raise ValueError(f"{who} is being trained now: wait for it, or cancel it first")
     differences = [
-        f"{key} ({before[key]} before, {plan.identity[key]} now)"
-        for key in ("corpus", "corpus_digest", "model")
-        if before[key] != plan.identity[key]
+        f"{key} ({before.get(key)} before, {plan.identity.get(key)} now)"
+        for key in ("corpus", "corpus_digest", "more_corpora", "model")
+        if before.get(key) != plan.identity.get(key)
     ]
     if differences := differences + resume_differences(before["recipe"], plan.recipe):
         raise ValueError(f"{who} was begun with other parameters: {', '.join(differences)}; give those, or start anew")
@@ -195,11 +246,12 @@ def _resumed(plan: PretrainPlan, line: TokenizerLine, run_id: str) -> PretrainPl
 
 
 def new_tokens(plan: PretrainPlan) -> tuple[int, str]:
-    """Estimated tokens of the corpus beyond those that this model's latest version was trained on, and that version."""
+    """Estimated tokens of the main corpus beyond those that this model's latest version was trained on, and that
+    version."""
     versions = [known for known in model_references(plan.store) if known.name == plan.model]
     latest = max(versions, key=lambda known: int(known.version), default=None)
     trained_on = int(latest.tags.get(TOKENS_TAG, 0)) if latest else 0
-    return plan.estimated_tokens - trained_on, f"{plan.model}@{latest.version}" if latest else ""
+    return plan.main.estimated_tokens - trained_on, f"{plan.model}@{latest.version}" if latest else ""
 
 
 def too_few_new_tokens(plan: PretrainPlan, min_new_tokens: int) -> str:
@@ -210,21 +262,23 @@ def too_few_new_tokens(plan: PretrainPlan, min_new_tokens: int) -> str:
     if new >= min_new_tokens:
         return ""
     return (
-        f"{plan.reference} has {max(new, 0):,} new tokens (estimated) since {since or 'the beginning'}; training starts"
-        f" at {min_new_tokens:,}"
+        f"{plan.main.reference} has {max(new, 0):,} new tokens (estimated) since {since or 'the beginning'}; training"
+        f" starts at {min_new_tokens:,}"
     )
 
 
 def dry_run_pretrain(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, Any]:
     """What the run would do and take, as a plain mapping. Writes nothing."""
-    checkpoint = latest_checkpoint(plan.run_dir / CHECKPOINTS)
+    checkpoint = latest_checkpoint(plan.checkpoints_location)
     why_not = too_few_new_tokens(plan, parameters.consent.min_new_tokens)
     if "outcome" in plan.earlier:
         why_not = f"already trained: {plan.earlier['outcome']['model']}"
     return {
         "dry_run": True,
-        "corpus": plan.reference,
-        "corpus_digest": plan.manifest["digest"],
+        "corpus": plan.main.reference,
+        "corpus_digest": plan.main.digest,
+        **({"held_out_copies": plan.held_out_copies()} if plan.corpora[1:] else {}),
+        **({"checkpoints": plan.checkpoints} if plan.checkpoints else {}),
         "model_name": plan.model,
         "would_train": not why_not,
         "why_not": why_not,

@@ -96,14 +96,17 @@ def _pretrain(options: argparse.Namespace, _: Store) -> int:
 
     parameters = PretrainParameters(
         corpus=options.corpus,
+        more_corpora=options.mix,
         training=Training(
             profile=options.recipe,
             settings=options.settings,
             model=options.model,
             retrain_tokenizer=options.retrain_tokenizer,
+            checkpoints=options.checkpoints,
         ),
         resume_from=options.resume_from,
         workers=options.workers,
+        min_workers=options.min_workers,
         consent=Consent(min_new_tokens=options.min_new_tokens),
         dry_run=options.dry_run,
     )
@@ -129,13 +132,16 @@ def _print_training(result: Mapping[str, Any]) -> None:
 def _plan(options: argparse.Namespace, _: Store) -> int:
     from flows.console import console
     from flows.parameters import PretrainParameters, Training
+    from flows.pretrain_corpora import copies_warning
     from flows.pretrain_plan import plan_pretrain
     from tasks.plan import plan_rows
 
     parameters = PretrainParameters(
         corpus=options.corpus,
+        more_corpora=options.mix,
         training=Training(profile=options.recipe, settings=options.settings),
         workers=options.workers,
+        min_workers=options.min_workers,
         dry_run=True,
     )
     run = plan_pretrain(parameters)
@@ -144,7 +150,10 @@ def _plan(options: argparse.Namespace, _: Store) -> int:
     plan = run.training_plan(probe=not options.no_probe, price_per_device_hour=options.price)
     for name, value in plan_rows(plan):
         print(f"{name:<20}{value}")
-    return print_json(options, plan.as_json())
+    copies = run.held_out_copies()
+    if warning := copies_warning(copies):
+        print(f"{'warning':<20}{warning}")
+    return print_json(options, plan.as_json() | ({"held_out_copies": copies} if copies else {}))
 
 
 def _evaluate(options: argparse.Namespace, _: Store) -> int:

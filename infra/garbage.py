@@ -4,7 +4,8 @@ Versions and training runs are removed under their own locks. Stage outputs, tok
 run: they go only while no flow is at work on this store, and under the locks of all its corpora.
 
 A folder is renamed first, so that a kill half-way leaves something that `reconcile` removes, and never a version or a
-checkpoint that looks complete and is not. MLflow's artifacts, and copies in a remote store, are not touched.
+checkpoint that looks complete and is not. MLflow's artifacts, copies in a remote store, and checkpoints outside of the
+store are not touched; where a run has some of the latter, the report says where.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from infra.registry import ModelReference, model_references
 from tasks.atomic import TEMPORARY_PREFIX
 from tasks.garbage import Decision, Plan, Policy, Reference, freed_bytes, plan_garbage, size_bytes
 from tasks.store import LIFE_LOCK, InUseError, Store
+from tasks.trained_corpora import trained_corpora
 
 
 def collect_garbage(
@@ -53,16 +55,10 @@ def _reference(model: ModelReference) -> Reference:
     tags = model.tags
     return Reference(
         name=f"model {model.name}@{model.version}",
-        corpus=tags.get("corpus", ""),
-        corpus_digest=tags.get("corpus_digest", ""),
-        tokens=_path(tags.get("tokens", "")),
-        checkpoint=_path(tags.get("checkpoint", "")),
-        run_dir=_path(tags.get("run_dir", "")),
+        corpora=trained_corpora(tags),
+        checkpoint=tags.get("checkpoint", ""),
+        run_dir=Path(tags["run_dir"]) if "run_dir" in tags else None,
     )
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
 
 
 _IDLE = ""

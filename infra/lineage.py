@@ -1,8 +1,8 @@
 """What has been made of documents: token shards, tokenizers, training runs, registered models.
 
-All of these name the corpus version that they were made of by its digest. Whether a model has seen a document depends
-on the split that it fell into: what was held out measured the model, and did not train it. Where the token shards are
-gone that cannot be told any more, and the model counts as trained on it.
+All of these name the corpus versions that they were made of by digest, a mixture all of its own. Whether a model has
+seen a document depends on the split that it fell into: what was held out measured the model, and did not train it.
+Where the token shards are gone that cannot be told any more, and the model counts as trained on it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tasks.pack import MANIFEST as TOKENS_MANIFEST
 from tasks.pack import SPLITS, Split
 from tasks.store import RUN_RECORD, Store
 from tasks.takedown import FoundRecord, TakedownSearch, among
+from tasks.trained_corpora import TrainedCorpus, trained_corpora
 
 CONTAINS_TAG = "tokenmill.contains_taken_down"
 """Of a model version: the ids of the audit records that name what it was trained on, with commas between them."""
@@ -83,7 +84,7 @@ class RunUse:
     page: str
     relation: Relation | Literal["published"]
     """"published": a refresh, whose card and samples may quote them."""
-    checkpoints: str  # folder; "" where it has none
+    checkpoints: str  # folder or URL; "" where it has none
 
 
 @dataclass(frozen=True)
@@ -223,17 +224,25 @@ class _Judge:
     tokens: Mapping[str, TokenFolder]
     tokenizers: Collection[str]
 
-    def relation(self, digest: str, tokens: str, tokenizer_sha256: str) -> Relation | None:
-        """By the digest of its corpus, the path of its token shards and its tokenizer; None where it has not."""
+    def relation(self, corpus: TrainedCorpus, tokenizer_sha256: str) -> Relation | None:
+        """Of one corpus of a training with a tokenizer; None where it has not used them."""
         by_tokenizer: Relation | None = "tokenizer trained on" if tokenizer_sha256 in self.tokenizers else None
-        if digest not in self.holding.ids:
+        if corpus.digest not in self.holding.ids:
             return by_tokenizer
-        folder = self.tokens.get(Path(tokens).name) if tokens else None
-        if folder is None or folder.corpus_digest != digest:
+        folder = self.tokens.get(corpus.tokens_name)
+        if folder is None or folder.corpus_digest != corpus.digest:
             return "trained on, as far as can be told"
         if "train" in folder.splits:
             return "trained on"
-        return by_tokenizer or ("evaluated on" if "held_out" in folder.splits else None)
+        is_scored = corpus.is_main and "held_out" in folder.splits  # of the others what is held out is not looked at
+        return by_tokenizer or ("evaluated on" if is_scored else None)
+
+    def heaviest(
+        self, corpora: Sequence[TrainedCorpus], tokenizer_sha256: str
+    ) -> tuple[Relation, TrainedCorpus] | None:
+        """The heaviest use by a training on all these, and the first corpus that it was made by."""
+        uses = [(relation, one) for one in corpora if (relation := self.relation(one, tokenizer_sha256)) is not None]
+        return min(uses, key=lambda use: _RELATIONS.index(use[0]), default=None)
 
 
 def _runs(store: Store, holding: _Holding, judge: _Judge) -> list[RunUse]:
@@ -243,7 +252,8 @@ def _runs(store: Store, holding: _Holding, judge: _Judge) -> list[RunUse]:
         return []
     found: dict[str, RunUse] = {}
     for digest in sorted(holding.ids):
-        query, token = f"tags.`tokenmill.corpus_digest` = '{digest}'", None
+        # of every corpus of a run: the tag names the main one alone. MLflow holds 36 characters of a digest
+        query, token = f"dataset.digest = '{digest[:36]}'", None
         while True:
             page = mlflow_client.search_runs(
                 [experiment.experiment_id], query, max_results=_PAGE_RUNS, page_token=token
@@ -263,22 +273,26 @@ def _run_use(store: Store, run: Run, digest: str, judge: _Judge) -> RunUse | Non
     if flow not in _FLOWS:
         return None
     run_dir = tags.get(RUN_DIR_TAG, "")
-    relation: Relation | Literal["published"] | None
+    record = _run_record(run_dir)
+    corpus = tags.get("tokenmill.corpus", "")
+    relation: Relation | Literal["published"]
     if flow == "pretrain":
-        relation = judge.relation(digest, _run_record(run_dir).get("tokens", ""), "")
+        # where its folder is gone, MLflow alone says what it was trained on
+        use = judge.heaviest(trained_corpora(record or {"corpus": corpus, "corpus_digest": digest}), "")
+        if use is None:
+            return None
+        relation, corpus = use[0], use[1].corpus or corpus
     else:
         relation = "evaluated on" if flow == "evaluate" else "published"
-    if relation is None:
-        return None
     return RunUse(
         run.info.run_id,
         str(run.info.run_name),
         flow,
         str(run.info.status),
-        tags.get("tokenmill.corpus", ""),
+        corpus,
         run_page(store, run.info.experiment_id, run.info.run_id),
         relation,
-        str(Path(run_dir) / "checkpoints") if run_dir else "",
+        str(record.get("checkpoints") or Path(run_dir) / "checkpoints") if run_dir else "",
     )
 
 
@@ -293,16 +307,14 @@ def _models(store: Store, judge: _Judge) -> list[ModelUse]:
     found = []
     for model in model_references(store):
         tags = model.tags
-        relation = judge.relation(
-            tags.get("corpus_digest", ""), tags.get("tokens", ""), tags.get("tokenizer_sha256", "")
-        )
-        if relation is not None:
+        use = judge.heaviest(trained_corpora(tags), tags.get("tokenizer_sha256", ""))
+        if use is not None:
             reference = f"{model.name}@{model.version}"
             found.append(
                 ModelUse(
                     reference,
-                    relation,
-                    tags.get("corpus", ""),
+                    use[0],
+                    use[1].corpus,
                     tags.get("mlflow_run_id", ""),
                     tags.get("checkpoint", ""),
                 )

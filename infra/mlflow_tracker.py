@@ -142,10 +142,17 @@ class MlflowTracker:
         self.text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", file)
 
     def dataset(
-        self, name: str, digest: str, path: Path, context: str, profile: Mapping[str, int | float] | None = None
+        self,
+        name: str,
+        digest: str,
+        path: Path,
+        context: str,
+        profile: Mapping[str, int | float] | None = None,
+        *,
+        is_main: bool = True,
     ) -> None:
         """The corpus version as a dataset input, `profile` its sizes. MLflow holds 36 characters of a digest; the whole
-        one is a tag."""
+        one is a tag: of the run's main corpus, where it has several."""
         dataset = {
             "name": name,
             "digest": digest[:36],
@@ -154,7 +161,8 @@ class MlflowTracker:
             "profile": json.dumps(dict(profile)) if profile else None,
         }
         self._spool.append({"kind": "dataset", "dataset": dataset, "context": context})
-        self.tags({"tokenmill.corpus": name, "tokenmill.corpus_digest": digest})
+        if is_main:
+            self.tags({"tokenmill.corpus": name, "tokenmill.corpus_digest": digest})
 
     def settle(self) -> None:
         """Wait until MLflow has all that was written, for those who read it there. UnavailableError (a ValueError)

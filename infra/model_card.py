@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from model.config import DecoderConfig, num_parameters
 from tasks.checkpoints import CheckpointState
 from tasks.markdown import markdown_cell, markdown_facts
+from tasks.trained_corpora import DRAWN_TAG, TrainedCorpus, trained_corpora
 
 
 def model_card(reference: str, state: CheckpointState, tags: Mapping[str, str], summary: str) -> str:
@@ -30,6 +32,7 @@ def model_card(reference: str, state: CheckpointState, tags: Mapping[str, str], 
         "Data": {
             "corpus": tags.get("corpus", "not recorded"),
             "digest": state.corpus_digest,
+            **_mixed_with(tags),
             "licences": "unknown: nothing of the pages' licences is looked at",
         },
         "Training": {
@@ -51,6 +54,20 @@ def model_card(reference: str, state: CheckpointState, tags: Mapping[str, str], 
         "people. It is for experiments, not for use with people."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _mixed_with(tags: Mapping[str, str]) -> dict[str, object]:
+    """The other corpora of a mixture, and what was drawn of each; nothing where there is one corpus."""
+    main, *more = trained_corpora(tags)
+    if not more:
+        return {}
+    drawn: dict[str, int] = json.loads(tags.get(DRAWN_TAG, "{}"))
+
+    def share(corpus: TrainedCorpus) -> str:
+        return f"{drawn[corpus.corpus]:,} tokens" if corpus.corpus in drawn else "not recorded"
+
+    others = {f"mixed with {each.corpus}": f"{share(each)}; digest {each.digest}" for each in more}
+    return {"drawn of the corpus": share(main), **others, "held-out text": "of the first corpus alone"}
 
 
 def _code(tags: Mapping[str, str]) -> str:

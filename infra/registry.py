@@ -55,16 +55,16 @@ _VERSIONS_TAG = "mlflow.modelVersions"  # of a logged model, by which MLflow's p
 class ModelVersion:
     """A model as it can be loaded: where its files are and what the registry knows of it."""
 
-    reference: str  # name@version, or the path of a checkpoint
-    folder: Path  # the checkpoint's files
+    reference: str  # name@version, or the path or URL of a checkpoint
+    folder: str  # the checkpoint's files; a path, or the URL of a checkpoint that was named by it
     tokenizer_file: Path
     tags: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class ModelReference:
-    """A registered version and its tags, which say what it was made of: corpus, corpus_digest, tokens, checkpoint,
-    run_dir, tokenizer_sha256, code_version. Nothing is loaded.
+    """A registered version and its tags, which say what it was made of: corpus, corpus_digest, tokens and what
+    `tasks.trained_corpora` reads beside them, checkpoint, run_dir, tokenizer_sha256, code_version. Nothing is loaded.
     """
 
     name: str
@@ -109,7 +109,7 @@ def register_model(
     tracker: MlflowTracker,
     *,
     name: str,
-    checkpoint: Path,
+    checkpoint: str | Path,
     tokenizer_file: Path,
     tags: Mapping[str, str],
     description: str,
@@ -125,7 +125,7 @@ def register_model(
         client(store),
         tracker,
         checked_name(name, "model name"),
-        checkpoint,
+        str(checkpoint),
         tokenizer_file,
         {**tags, RUN_TAG: tracker.run_id, CHECKPOINT_TAG: str(checkpoint), **_code_tags()},
         description,
@@ -135,16 +135,19 @@ def register_model(
 
 
 def find_model(store: Store, reference: str) -> ModelVersion:
-    """The model named by `name` (its champion), `name@version`, `name@alias`, `models:/...`, or a checkpoint's path.
+    """The model named by `name` (its champion), `name@version`, `name@alias`, `models:/...`, or a checkpoint's path
+    or URL.
 
     Raises ValueError, saying what there is, where nothing of that name can be found. What lies on a server is fetched
     once.
     """
     path = Path(reference).expanduser()
-    if path.is_dir():
-        return ModelVersion(str(path), path, _tokenizer_of(store, path), {})
+    is_url = "://" in reference
+    if is_url or path.is_dir():
+        folder = reference if is_url else str(path)
+        return ModelVersion(folder, folder, _tokenizer_of(store, folder), {})
     version = _registered(store, client(store), reference)
-    folder = _local(store, version) / "artifacts" / "files"
+    folder = str(_local(store, version) / "artifacts" / "files")
     return ModelVersion(f"{version.name}@{version.version}", folder, _tokenizer_of(store, folder), dict(version.tags))
 
 
@@ -155,7 +158,7 @@ class _Registration:
     registry: MlflowClient
     tracker: MlflowTracker
     name: str
-    checkpoint: Path
+    checkpoint: str
     tokenizer_file: Path
     tags: Mapping[str, str]
     description: str
@@ -188,7 +191,7 @@ class _Registration:
     def _registered_before(self) -> RegisteredVersion | None:
         """The version that an earlier try made, though its answer was lost or its process killed."""
         found = self.registry.search_model_versions(f"name = '{self.name}' and run_id = '{self.tracker.run_id}'")
-        return next((one for one in found if one.tags.get(CHECKPOINT_TAG) == str(self.checkpoint)), None)
+        return next((one for one in found if one.tags.get(CHECKPOINT_TAG) == self.checkpoint), None)
 
     def _new_version(self, state: CheckpointState) -> RegisteredVersion:
         model = self._logged_model(state)
@@ -243,7 +246,7 @@ class _Registration:
         """The model that an earlier try made, though its answer was lost or its process killed."""
         query = f"source_run_id = '{self.tracker.run_id}' and name = '{self.name}'"
         found = self.registry.search_logged_models([self.tracker.experiment_id], filter_string=query)
-        return next((one for one in found if one.tags.get(CHECKPOINT_TAG) == str(self.checkpoint)), None)
+        return next((one for one in found if one.tags.get(CHECKPOINT_TAG) == self.checkpoint), None)
 
     def _log_output(self, model_id: str) -> None:
         """Once: MLflow refuses it a second time."""
@@ -352,9 +355,9 @@ def _local(store: Store, version: RegisteredVersion) -> Path:
     return fetched / Path(urlsplit(source).path).name  # MLflow keeps the last part of the address
 
 
-def _tokenizer_of(store: Store, folder: Path) -> Path:
+def _tokenizer_of(store: Store, folder: str) -> Path:
     """The tokenizer beside a checkpoint, else the one in the store that the checkpoint names by hash."""
-    beside = folder / TOKENIZER_FILE
+    beside = Path(folder) / TOKENIZER_FILE
     if beside.is_file():
         return beside
     wanted = read_state(folder).tokenizer_sha256

@@ -10,7 +10,8 @@ Kept are
 - token shards of kept versions and of models, without the work that they were made by: they hold all of it;
 - every tokenizer, audit record, report and preview;
 - of a training run the checkpoints that models name, and of one that has not finished the newest one, which it goes on
-  from, and the last good one, which it would go back to;
+  from, and the last good one, which it would go back to; checkpoints in a place outside of the run's folder are not
+  looked at, and the run that has not finished stays with them;
 - whatever is younger than the least age, and whatever cannot be read: only a person can tell what it is.
 
 Nothing is removed here. A `Plan` is the same for a dry run and for the real one (infra/garbage.py).
@@ -31,6 +32,7 @@ from tasks.manifest import MANIFEST, read_manifest
 from tasks.pack import MANIFEST as TOKENS_MANIFEST
 from tasks.stages import SHARDS, stage_directory
 from tasks.store import RUN_RECORD, Store
+from tasks.trained_corpora import TrainedCorpus, trained_corpora
 
 CHECKPOINTS = "checkpoints"
 _HEX = frozenset("0123456789abcdef")
@@ -41,10 +43,8 @@ class Reference:
     """What somebody outside the store's folders still needs; empty where it names none."""
 
     name: str  # as a person knows it: model web-smoke@3
-    corpus: str = ""  # name@version
-    corpus_digest: str = ""
-    tokens: Path | None = None
-    checkpoint: Path | None = None
+    corpora: tuple[TrainedCorpus, ...] = ()
+    checkpoint: str = ""  # path or URL
     run_dir: Path | None = None
 
 
@@ -121,6 +121,14 @@ def _files(path: Path) -> Iterator[os.stat_result]:
             yield Path(folder, name).lstat()
 
 
+@dataclass(frozen=True)
+class _Unfinished:
+    """What a run that would go on needs."""
+
+    digests: frozenset[str]  # of its corpora
+    elsewhere: str = ""  # where its checkpoints are, if not in its folder
+
+
 class _Planner:
     def __init__(self, store: Store, references: tuple[Reference, ...], policy: Policy, now: float) -> None:
         self._store, self._references, self._policy, self._now = store, references, policy, now
@@ -148,7 +156,7 @@ class _Planner:
 
     # corpus versions
 
-    def _versions(self, unfinished: Mapping[Path, str]) -> None:
+    def _versions(self, unfinished: Mapping[Path, _Unfinished]) -> None:
         for folder in _folders(self._store.corpora):
             lock = f"corpus-{folder.name}"
             numbers = sorted(int(entry.name) for entry in _folders(folder) if entry.name.isdecimal())
@@ -169,7 +177,12 @@ class _Planner:
                     self._kept_versions[f"{folder.name}@{number}"] = manifest
 
     def _version_needed(
-        self, name: str, number: int, manifest: Mapping[str, Any], newest: Sequence[int], unfinished: Mapping[Path, str]
+        self,
+        name: str,
+        number: int,
+        manifest: Mapping[str, Any],
+        newest: Sequence[int],
+        unfinished: Mapping[Path, _Unfinished],
     ) -> str | None:
         reference = f"{name}@{number}"
         digests = {manifest.get("digest", ""), *(purge["digest_before"] for purge in manifest.get("purged", ()))} - {""}
@@ -178,22 +191,28 @@ class _Planner:
         if (self._store.corpora / name / f"{number}.pin").is_file():
             return f"pinned by {number}.pin"
         for model in self._references:
-            if reference == model.corpus or model.corpus_digest in digests:
+            if any(reference == used.corpus or used.digest in digests for used in model.corpora):
                 return f"{model.name} was trained on it"
-        for run, corpus_digest in unfinished.items():
-            if corpus_digest in digests:
+        for run, needs in unfinished.items():
+            if needs.digests & digests:
                 return f"the unfinished training {run.name} goes on with it"
         return None
 
     # training runs
 
-    def _unfinished_runs(self) -> dict[Path, str]:
-        """The runs that would go on, with the digest of their corpus, as their newest checkpoint has it."""
+    def _unfinished_runs(self) -> dict[Path, _Unfinished]:
+        """The runs that would go on."""
         found = {}
         for run in _folders(self._store.runs):
-            newest = None if self._models_of(run) or _registered(run) else latest_checkpoint(run / CHECKPOINTS)
-            if newest is not None:
-                found[run] = read_state(newest).corpus_digest
+            record = _record(run)
+            if self._models_of(run) or "outcome" in record:
+                continue
+            digests = {corpus.digest for corpus in trained_corpora(record)} - {""}
+            elsewhere = str(record.get("checkpoints", ""))
+            if elsewhere:
+                found[run] = _Unfinished(frozenset(digests), elsewhere)
+            elif (newest := latest_checkpoint(run / CHECKPOINTS)) is not None:
+                found[run] = _Unfinished(frozenset({*digests, read_state(newest).corpus_digest}))
         return found
 
     def _models_of(self, run: Path) -> list[Reference]:
@@ -201,20 +220,26 @@ class _Planner:
         return [
             model
             for model in self._references
-            if (model.run_dir is not None and model.run_dir.name == run.name)
-            or (model.checkpoint is not None and run.name in model.checkpoint.parts)
+            if (model.run_dir is not None and model.run_dir.name == run.name) or run.name in model.checkpoint.split("/")
         ]
 
-    def _runs(self, unfinished: Mapping[Path, str]) -> None:
+    def _runs(self, unfinished: Mapping[Path, _Unfinished]) -> None:
         for run in _folders(self._store.runs):
             lock = f"run-{run.name}"
-            if run in unfinished:
+            record = _record(run)
+            left = f"its checkpoints in {record['checkpoints']} are left alone" if record.get("checkpoints") else ""
+            if run in unfinished and left:
+                self._decide(run, f"the unfinished training may go on: {left}", "", lock, only_idle=False)
+            elif run in unfinished:
                 self._checkpoints(run, _needed_to_go_on(run), lock)
             elif models := self._models_of(run):
-                named = {m.checkpoint.name: f"{m.name} names it" for m in models if m.checkpoint is not None}
+                if left:
+                    self._decide(run, f"{models[0].name} was made by it: {left}", "", lock, only_idle=False)
+                named = {Path(m.checkpoint).name: f"{m.name} names it" for m in models if m.checkpoint}
                 self._checkpoints(run, named, lock)
-            elif _registered(run):
-                self._decide(run, None, "its model is no longer in the registry", lock, only_idle=False)
+            elif "outcome" in record:
+                why = f"its model is no longer in the registry{left and '; '}{left}"
+                self._decide(run, None, why, lock, only_idle=False)
             else:
                 self._decide(run, None, "it has no good checkpoint to go on from", lock, only_idle=False)
 
@@ -225,11 +250,15 @@ class _Planner:
 
     # token shards
 
-    def _tokens(self, unfinished: Mapping[Path, str]) -> None:
+    def _tokens(self, unfinished: Mapping[Path, _Unfinished]) -> None:
         digests = {manifest.get("digest"): reference for reference, manifest in self._kept_versions.items()}
-        digests |= {digest: f"the unfinished training {run.name}" for run, digest in unfinished.items()}
+        digests |= {
+            digest: f"the unfinished training {run.name}"
+            for run, needs in unfinished.items()
+            for digest in needs.digests
+        }
         for folder in _folders(self._store.tokens):
-            named = (m.name for m in self._references if m.tokens is not None and m.tokens.name == folder.name)
+            named = (m.name for m in self._references if any(u.tokens_name == folder.name for u in m.corpora))
             needed = next((f"{name} was trained on it" for name in named), None)
             if needed is None:
                 try:
@@ -321,11 +350,13 @@ def _stage_manifest(folder: Path) -> Mapping[str, Any] | None:
         return None
 
 
-def _registered(run: Path) -> bool:
+def _record(run: Path) -> Mapping[str, Any]:
+    """What a run says of itself; nothing where it was killed before it could, or where that cannot be read."""
     try:
-        return "outcome" in json.loads((run / RUN_RECORD).read_bytes())
+        record: Mapping[str, Any] = json.loads((run / RUN_RECORD).read_bytes())
     except (FileNotFoundError, json.JSONDecodeError):
-        return False
+        return {}
+    return record
 
 
 def _needed_to_go_on(run: Path) -> dict[str, str]:

@@ -24,8 +24,8 @@ class TextGenerator:
     state: CheckpointState
 
     @classmethod
-    def load(cls, folder: Path, tokenizer_file: Path) -> TextGenerator:
-        """From a checkpoint's folder and its tokenizer. ValueError where the two do not belong together."""
+    def load(cls, folder: str | Path, tokenizer_file: Path) -> TextGenerator:
+        """From a checkpoint, by path or URL, and its tokenizer. ValueError where the two do not belong together."""
         model, state = load_decoder(folder)
         tokenizer = load_tokenizer(tokenizer_file)
         if tokenizer_hash(tokenizer_file) != state.tokenizer_sha256:

@@ -23,6 +23,7 @@ from tasks.atomic import write_file
 from tasks.evaluation.bits_per_byte import BitsPerByte
 
 METRICS_FILE, ROLLED_BACK_FILE = "metrics.jsonl", "metrics_rolled_back.jsonl"
+_DRAWN = "drawn/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ def metrics_line(report: StepReport) -> bytes:
         if name in ("times_s", "slices"):
             values |= value
         elif name == "drawn_tokens":
-            values |= {f"drawn/{corpus}": tokens for corpus, tokens in value.items()}
+            values |= {f"{_DRAWN}{corpus}": tokens for corpus, tokens in value.items()}
         elif name == "held_out":
             if report.held_out is not None:
                 values["held_out_bits_per_byte"] = report.held_out.bits_per_byte
@@ -80,6 +81,13 @@ def read_metrics(metrics_file: Path) -> list[dict[str, Any]]:
     lines = _complete_lines(metrics_file)
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+
+
+def drawn_tokens(metrics_file: Path) -> dict[str, int]:
+    """What the run was trained on by its last step, of each corpus; empty where there is one corpus."""
+    rows = read_metrics(metrics_file)
+    last = rows[-1] if rows else {}
+    return {name.removeprefix(_DRAWN): tokens for name, tokens in last.items() if name.startswith(_DRAWN)}
 
 
 def truncate_metrics(metrics_file: Path, last_step: int, *, first_step: int = 1) -> None:

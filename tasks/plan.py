@@ -8,7 +8,7 @@ tokenising comes before it, and so does what Ray takes to start.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tasks.device_facts import DeviceFacts, device_facts
 from tasks.evaluation.bits_per_byte import BATCH_TOKENS
 from tasks.markdown import markdown_table
 from tasks.pack import token_dtype
+from tasks.planned_mixture import CorpusFacts, PlannedMixture, PlannedShare
 from tasks.probe import Probe, run_probe
 from tasks.recipes.pretraining import PretrainRecipe
 from tasks.training.course import parallelism_of
@@ -35,10 +36,10 @@ Of smaller networks, which do not fill such a GPU, nothing is said."""
 FORWARD_SHARE = 1 / 3
 """Of a training step's operations (Chowdhery et al. 2022): what an evaluation takes a token."""
 
-PROCESS_BYTES: Mapping[str, int] = {"cpu": 510_000_000, "cuda": 900_000_000}
+PROCESS_BYTES: Mapping[str, int] = {"cpu": 590_000_000, "cuda": 900_000_000}
 """Beside what torch hands out. CPU: a training process after its imports (Python 3.11, torch 2.13), and what its
-threads and libraries take later; measured at .8M and 10M parameters: 527 and 484 MB. GPU, not measured here: the CUDA
-context with its kernels, and the workspaces of cuBLAS and NCCL."""
+threads and libraries take later; measured at .8M parameters, 576 and 638 MB, and at 10M, 484. GPU, not measured here:
+the CUDA context with its kernels, and the workspaces of cuBLAS and NCCL."""
 
 _SMALLER_PRESETS = sorted(
     PRESETS, key=lambda name: PRESETS[name].d_model * PRESETS[name].num_layers * PRESETS[name].d_ff, reverse=True
@@ -46,22 +47,13 @@ _SMALLER_PRESETS = sorted(
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusFacts:
-    """What is known of a corpus version without reading it."""
-
-    reference: str  # name@version
-    estimated_tokens: int
-    documents: int
-    token_shards: tuple[str, ...] = ()  # those that were made of it before
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """A run's figures. Seconds are None where nothing is known of the device, cost where there is no price."""
 
-    corpus: str
-    estimated_corpus_tokens: int
+    corpus: str  # the main one
+    estimated_corpus_tokens: int  # of all corpora
     token_shards: tuple[str, ...]
+    mixture: tuple[PlannedShare, ...]  # of several corpora, the main one first; empty for one
     recipe_name: str
     model: str
     device: str
@@ -91,14 +83,16 @@ class TrainingPlan:
 
     def as_json(self) -> dict[str, Any]:
         """Every figure, by name."""
-        return {**asdict(self), "token_shards": list(self.token_shards)}
+        return {**asdict(self), "token_shards": list(self.token_shards), "mixture": [asdict(s) for s in self.mixture]}
 
 
 def training_plan(
     recipe: PretrainRecipe,
     corpus: CorpusFacts,
     *,
+    more: Sequence[CorpusFacts] = (),
     folder: Path,
+    keeps_checkpoints_there: bool = True,
     workers: int = 1,
     device: str = "auto",
     price_per_device_hour: float | None = None,
@@ -106,16 +100,20 @@ def training_plan(
 ) -> TrainingPlan:
     """The plan of a run whose files go into `folder`, by so many workers on devices of this machine's kind.
 
-    Without `probe` nothing is run and nothing is written. Raises ValueError in one line for a layout that does not
-    divide, and for what does not fit into memory, with what would, or onto the disk.
+    It is trained on `corpus`, which is evaluated on, and on `more`. Without `probe` nothing is run and nothing is
+    written. Raises ValueError in one line for a layout that does not divide, for weights and caps that leave nothing to
+    train on, and for what does not fit into memory, with what would, or onto the disk.
     """
     facts = device_facts(device)
-    sizes = _Sizes(recipe, corpus, workers, facts)
+    sizes = _Sizes(recipe, (corpus, *more), workers, facts)
     sizes.check_layout()
     sizes.check_memory()
     measured = _measured(sizes, facts) if probe else None
     memory = sizes.memory(measured)
-    disk, free_disk_bytes = sizes.disk(), shutil.disk_usage(_existing(folder)).free
+    disk, free_disk_bytes = (
+        sizes.disk(keeps_checkpoints_there=keeps_checkpoints_there),
+        shutil.disk_usage(_existing(folder)).free,
+    )
     if sum(disk.values()) > free_disk_bytes:
         raise ValueError(
             f"the run needs {_gigabytes(sum(disk.values()))} on disk and {_gigabytes(free_disk_bytes)} are free in "
@@ -126,8 +124,9 @@ def training_plan(
     has_cost = seconds is not None and price_per_device_hour is not None
     return TrainingPlan(
         corpus=corpus.reference,
-        estimated_corpus_tokens=corpus.estimated_tokens,
-        token_shards=corpus.token_shards,
+        estimated_corpus_tokens=sum(each.estimated_tokens for each in sizes.corpora),
+        token_shards=tuple(name for each in sizes.corpora for name in each.token_shards),
+        mixture=sizes.mixture.shares(sizes.tokens) if more else (),
         recipe_name=recipe.name,
         model=recipe.model,
         device=facts.name,
@@ -160,17 +159,21 @@ def training_plan(
 
 
 class _Sizes:
-    """All that follows from a recipe, a corpus and a number of workers."""
+    """All that follows from a recipe, corpora (the first is evaluated on) and a number of workers."""
 
-    def __init__(self, recipe: PretrainRecipe, corpus: CorpusFacts, workers: int, facts: DeviceFacts) -> None:
-        self.recipe, self.corpus, self.workers, self.facts = recipe, corpus, workers, facts
+    def __init__(
+        self, recipe: PretrainRecipe, corpora: tuple[CorpusFacts, ...], workers: int, facts: DeviceFacts
+    ) -> None:
+        self.recipe, self.corpora, self.workers, self.facts = recipe, corpora, workers, facts
+        corpus = corpora[0]
         self.config = recipe.decoder_config()
         self.parallelism = parallelism_of(recipe, workers, facts.type)
         self.parameters = num_parameters(self.config)
         self.flop_per_token = num_flops_per_token(self.config, recipe.seq_len)
-        self.tokens_per_epoch = int(corpus.estimated_tokens * (1 - recipe.held_out_fraction))
+        self.mixture = PlannedMixture(corpora, held_out_fraction=recipe.held_out_fraction, seq_len=recipe.seq_len)
+        self.tokens_per_epoch = self.mixture.tokens_per_epoch
         self.batch_tokens = recipe.batch_tokens(self.tokens_per_epoch)
-        self.num_steps = recipe.num_steps(self.tokens_per_epoch)
+        self.num_steps = self.mixture.num_steps(recipe.num_steps(self.tokens_per_epoch), self.batch_tokens)
         self.tokens = self.num_steps * self.batch_tokens
         self.num_evaluations = -(-self.num_steps // recipe.evaluate_every_steps)  # and one after the last step
         self.num_checkpoints = -(-self.num_steps // recipe.checkpoint_every_steps)
@@ -199,7 +202,7 @@ class _Sizes:
             return
         has = f"a process needs {_gigabytes(needed)} and has {_gigabytes(self.memory_each)} ({self.facts.name})"
         for changes in self._smaller():
-            smaller = _Sizes(self.recipe.model_copy(update=changes), self.corpus, self.workers, self.facts)
+            smaller = _Sizes(self.recipe.model_copy(update=changes), self.corpora, self.workers, self.facts)
             if (then := sum(smaller.memory(None).values())) <= self.memory_each:
                 settings = " ".join(f"{name}={str(value).lower()}" for name, value in changes.items())
                 raise ValueError(f"{has}: it fits with {settings} ({_gigabytes(then)})")
@@ -272,17 +275,17 @@ class _Sizes:
             process = max(0, measured.peak_bytes - sum(parts.values()))
         return {"process": process, **parts}
 
-    def disk(self) -> dict[str, int]:
+    def disk(self, *, keeps_checkpoints_there: bool) -> dict[str, int]:
         """Checkpoints at their most: those kept, the last good one, where it may be an older one, and one that is being
         written; the registered model's weights; token shards, where there are none yet."""
         recipe = self.recipe
         all_are_good = recipe.checkpoint_every_steps % recipe.evaluate_every_steps == 0
         at_most = min(self.num_checkpoints, recipe.keep_checkpoints + (1 if all_are_good else 2))
-        tokens = self.corpus.estimated_tokens * token_dtype(self.config.vocab_size).itemsize
+        to_pack = sum(corpus.estimated_tokens for corpus in self.corpora if not corpus.token_shards)
         return {
-            "checkpoints": at_most * self.checkpoint_bytes,
+            "checkpoints": at_most * self.checkpoint_bytes if keeps_checkpoints_there else 0,
             "model": self.parameters * 4,
-            "token shards": 0 if self.corpus.token_shards else tokens,
+            "token shards": to_pack * token_dtype(self.config.vocab_size).itemsize,
         }
 
     def seconds(self, measured: Probe | None) -> tuple[dict[str, float], str]:
@@ -345,6 +348,10 @@ def plan_rows(plan: TrainingPlan) -> list[tuple[str, str]]:
         ("network", f"{plan.model}, {plan.parameters:,} parameters"),
         ("devices", f"{plan.workers} x {plan.device}"),
         ("tokens", f"{plan.tokens:,}, {plan.tokens_per_parameter:g} a parameter; {epochs}"),
+        *(
+            (f"  {share.corpus}", f"{share.tokens:,}; {share.epochs:g} epochs; weight {share.weight:g}")
+            for share in plan.mixture
+        ),
         ("steps", f"{plan.num_steps:,} of {plan.batch_tokens:,} tokens"),
         ("operations", f"{plan.flop:.3g} FLOP"),
         ("memory a device", f"{_gigabytes(plan.peak_bytes)} of {_gigabytes(plan.device_bytes)}"),

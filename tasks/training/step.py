@@ -91,18 +91,18 @@ class Stepper:
         clock.mark()
         for first in firsts:
             rows = slice(first, first + size)
+            weight = len(inputs_BT[rows]) / len(inputs_BT)
             with without_exchange(self.model) if first != firsts[-1] else nullcontext():
                 with self._parallelism.autocast(self._device.type):
                     trained, nats = self.model(
                         inputs_BT[rows],
                         targets_BT=targets_BT[rows],
-                        reduction="sum",
                         z_loss=self._hyper.z_loss,
                         document_ids_BT=None if ids_BT is None else ids_BT[rows],
                     )
-                    trained = trained / inputs_BT.numel()
-                trained.backward()
-            totals += torch.stack((trained.detach(), nats.detach() / inputs_BT.numel()))
+                # a factor of 1 would cost a pass over the head's gradient (`model.loss`)
+                (trained if weight == 1 else trained * weight).backward()
+            totals += torch.stack((trained.detach(), nats.detach())) * weight
             clock.mark()
         return totals[0], totals[1]
 

@@ -72,8 +72,8 @@ class Block:
 class _Steps:
     """The steps that a run takes, seen from outside."""
 
-    def __init__(self, process: subprocess.Popen[bytes], store: Path) -> None:
-        self._process, self._store = process, store
+    def __init__(self, process: subprocess.Popen[bytes], store: Path, log: Path) -> None:
+        self._process, self._store, self._log = process, store, log
         self._tail: Tail | None = None
         self.seen = 0
 
@@ -82,7 +82,10 @@ class _Steps:
         deadline = time.perf_counter() + timeout_s
         while self.seen < num_steps:
             if self._process.poll() is not None:
-                raise SystemExit(f"the training ended with {self._process.returncode} in the middle of a block")
+                said = self._log.read_text(errors="replace")[-2000:]
+                raise SystemExit(
+                    f"the training ended with {self._process.returncode} in the middle of a block:\n{said}"
+                )
             if time.perf_counter() > deadline:
                 raise SystemExit(f"step {num_steps} of a block was not reached in {timeout_s:.0f} s")
             time.sleep(_POLL_S)
@@ -102,10 +105,11 @@ def timed(words: Sequence[str], store: Path, environment: Mapping[str, str], blo
     """Start a training that writes below `store`, look at it for `block_s` seconds, and end it at a checkpoint."""
     earlier = sum(file.read_bytes().count(b"\n") for file in store.glob(f"**/{METRICS_FILE}"))
     began = time.perf_counter()
-    with (store.parent / f"{store.name}.log").open("ab") as log:
+    said = store.parent / f"{store.name}.log"
+    with said.open("ab") as log:
         process = subprocess.Popen(list(words), cwd=store.parent, env=dict(environment), stdout=log, stderr=log)
     try:
-        steps = _Steps(process, store)
+        steps = _Steps(process, store, said)
         first = steps.wait_for(earlier + 1, _START_TIMEOUT_S)
         counted_from = steps.wait_for(earlier + 1 + FIRST_STEPS, _START_TIMEOUT_S)
         before = steps.seen
@@ -125,7 +129,7 @@ def prepared(folder: Path, environment: Mapping[str, str]) -> None:
     """A corpus in the store."""
     pages = write_warc(folder / "pages.warc.gz", 300)
     words = [sys.executable, "-P", "-c", _CLI, "refresh", "--source", str(pages), "--name", "web"]
-    subprocess.run(words, cwd=folder, env=dict(environment), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(words, cwd=folder, env=dict(environment), check=True, capture_output=True)
 
 
 def bare_job(store: Path, run_dir: Path) -> TrainJob:

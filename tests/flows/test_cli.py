@@ -113,6 +113,7 @@ def test_what_can_not_be_previewed_is_one_clear_line(arguments: list[str], expec
     ("arguments", "expected"),
     [
         (["--corpus", "news"], "no corpus 'news'"),
+        (["--corpus", "web", "--recipe", "huge"], "there is no 'huge'"),
         (["--corpus", "web", "--workers", "3"], "4 sequences does not divide into 3"),
     ],
 )

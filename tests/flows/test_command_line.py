@@ -28,11 +28,11 @@ from tasks.store import Store
 
 def test_retraining_is_repeated(tmp_path: Path) -> None:
     store, again = Store.open(tmp_path), Training(retrain_tokenizer=True)
-    pretrain = pretrain_command(store, "web@2", PretrainParameters(training=again))
+    pretrain = pretrain_command(store, PretrainParameters(training=again))
     pipeline = pipeline_command(store, PipelineParameters(training=again))
     for command in (pretrain, pipeline):
         assert parser().parse_args(shlex.split(command)[1:]).retrain_tokenizer
-    plain = pretrain_command(store, "web@2", PretrainParameters())
+    plain = pretrain_command(store, PretrainParameters())
     assert not parser().parse_args(shlex.split(plain)[1:]).retrain_tokenizer
 
 

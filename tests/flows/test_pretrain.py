@@ -57,7 +57,7 @@ def parameters(**changes: Any) -> PretrainParameters:
 
 def make_generation(store: Store, plan: PretrainPlan, generation: int, corpus_digest: str) -> None:
     """What planning sees of a tokenizer: its manifest."""
-    folder = tokenizer_line(store, plan.manifest, plan.recipe).folder / str(generation)
+    folder = tokenizer_line(store, plan.main.manifest, plan.recipe).folder / str(generation)
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(
         json.dumps({"schema_version": SCHEMA_VERSION, "corpus_digest": corpus_digest})
@@ -180,7 +180,7 @@ class TestTokenizer:
         asked = parameters(corpus=f"{name}@1", dry_run=True)
         told = dry_run_pretrain(plan, asked)
         assert (told["tokenizer_generation"], told["would_train_tokenizer"]) == (1, True)
-        make_generation(store, plan, 1, plan.manifest["digest"])
+        make_generation(store, plan, 1, plan.main.manifest["digest"])
         again = self.plan(name, 1)
         assert again.run_dir == plan.run_dir and again.tokenizer == TokenizerChoice(1, True)
         assert dry_run_pretrain(again, asked)["would_train_tokenizer"] is False
@@ -190,9 +190,9 @@ class TestTokenizer:
         plan = self.plan(name, 2)
         make_generation(store, plan, 1, f"{1:064x}")
         retrained = self.plan(name, 2, retrain=True)
-        assert retrained.tokenizer == TokenizerChoice(2, required_digest=plan.manifest["digest"])
+        assert retrained.tokenizer == TokenizerChoice(2, required_digest=plan.main.manifest["digest"])
         assert retrained.run_dir != plan.run_dir and self.plan(name, 2).run_dir == plan.run_dir
-        make_generation(store, plan, 2, plan.manifest["digest"])
+        make_generation(store, plan, 2, plan.main.manifest["digest"])
         assert self.plan(name, 2, retrain=True).run_dir == self.plan(name, 2).run_dir == retrained.run_dir
 
     def test_a_run_that_was_begun_keeps_its_tokenizer(self, store: Store, name: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,13 +15,14 @@ from infra.lineage import CONTAINS_TAG, Lineage, SplitShare, TokenFolder, _Holdi
 from infra.mlflow_tracker import tracked_run
 from infra.registry import model_references, register_model
 from tasks.atomic import write_json
-from tasks.pack import TokenShards
+from tasks.pack import Split, TokenShards
 from tasks.ports import InProcessMap
 from tasks.purge import purge_tokens, purge_versions
 from tasks.recipes.pretraining import smoke
 from tasks.store import RUN_RECORD, Store
 from tasks.takedown import TakedownQuery, find_documents
 from tasks.tokenization import tokenize
+from tasks.trained_corpora import TrainedCorpus, mixture_tags
 from tests.infra.small_model import small_model
 from tests.tasks.page_store import add, row
 
@@ -38,26 +41,37 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         return store
 
 
-def train(store: Store, name: str) -> None:
+def train(store: Store, name: str, mixed_with: str = "") -> None:
     """What `pretrain` leaves behind, with weights that were never trained."""
     digest = store.corpus_manifest(name)["digest"]
     made = tokenize(store, store.corpus(name), smoke(), InProcessMap())
-    run_dir = store.runs / name
+    title = f"{name}-{mixed_with}" if mixed_with else name
+    run_dir = store.runs / title
     checkpoint, tokenizer = small_model(run_dir)
-    write_json(run_dir / RUN_RECORD, {"corpus_digest": digest, "tokens": str(made.folder)})
+    record: dict[str, Any] = {"corpus": f"{name}@1", "corpus_digest": digest, "tokens": str(made.folder)}
+    tags = {**record, "run_dir": str(run_dir)}
+    if mixed_with:
+        more = [{"corpus": f"{mixed_with}@1", "corpus_digest": store.corpus_manifest(mixed_with)["digest"]}]
+        tokens = tokenize(store, store.corpus(mixed_with), smoke(), InProcessMap(), tokenizer=made.tokenizer).folder
+        record |= {"more_corpora": more, "more_tokens": [str(tokens)]}
+        tags |= mixture_tags(more, [tokens], {})
+    write_json(run_dir / RUN_RECORD, record)
     run_tags = {"tokenmill.flow": "pretrain", RUN_DIR_TAG: str(run_dir)}
-    with tracked_run(store, f"pretrain {name}", tags=run_tags) as tracker:
+    with tracked_run(store, f"pretrain {title}", tags=run_tags) as tracker:
         tracker.dataset(f"{name}@1", digest, store.corpus(name), context="training")
-        tags = {"corpus": f"{name}@1", "corpus_digest": digest, "tokens": str(made.folder), "run_dir": str(run_dir)}
+        for each in record.get("more_corpora", ()):
+            tracker.dataset(each["corpus"], each["corpus_digest"], run_dir, context="training", is_main=False)
         register_model(
             store,
             tracker,
-            name=f"{name}-smoke",
+            name=f"{title}-smoke",
             checkpoint=checkpoint,
             tokenizer_file=tokenizer,
             tags=tags,
             description="",
         )
+    if mixed_with:
+        return
     for flow in ("refresh_corpus", "evaluate", "reconcile"):
         with tracked_run(store, f"{flow} {name}", tags={"tokenmill.flow": flow}) as tracker:
             tracker.dataset(f"{name}@1", digest, store.corpus(name), context="")
@@ -117,13 +131,48 @@ def test_the_heaviest_use_is_what_a_model_is_said_to_have_made(store: Store) -> 
     held = TokenFolder("held", ("web@2",), "d2", "t1", {"held_out": share})
     holding = _Holding({"d1": frozenset("a"), "d2": frozenset("a")}, {})
     judge = _Judge(store, holding, {"both": both, "held": held}, {"t1"})
-    assert judge.relation("d1", "/tokens/both", "t1") == "trained on"
-    assert judge.relation("d2", "/tokens/held", "t2") == "evaluated on"
-    assert judge.relation("d2", "/tokens/held", "t1") == "tokenizer trained on"
-    assert judge.relation("elsewhere", "", "t1") == "tokenizer trained on"
-    assert judge.relation("elsewhere", "/tokens/both", "t2") is None
+
+    def used(digest: str, tokens: str) -> TrainedCorpus:
+        return TrainedCorpus(corpus=digest, digest=digest, tokens=tokens)
+
+    assert judge.relation(used("d1", "/tokens/both"), "t1") == "trained on"
+    assert judge.relation(used("d2", "/tokens/held"), "t2") == "evaluated on"
+    assert judge.relation(used("d2", "/tokens/held"), "t1") == "tokenizer trained on"
+    assert judge.relation(used("elsewhere", ""), "t1") == "tokenizer trained on"
+    assert judge.relation(used("elsewhere", "/tokens/both"), "t2") is None
     for gone in ("", "/tokens/gone", "/tokens/held"):  # none of this digest
-        assert judge.relation("d1", gone, "t2") == "trained on, as far as can be told"
+        assert judge.relation(used("d1", gone), "t2") == "trained on, as far as can be told"
+    # of a mixture: what is held out of another corpus than the main one is not looked at
+    beside = replace(used("d2", "/tokens/held"), is_main=False)
+    assert judge.relation(beside, "t2") is None
+    mixture = (used("d2", "/tokens/held"), replace(used("d1", "/tokens/both"), is_main=False))
+    use = judge.heaviest(mixture, "t2")
+    assert use is not None and (use[0], use[1].corpus) == ("trained on", "d1")
+    assert judge.heaviest((used("elsewhere", ""),), "t2") is None
+
+
+def test_a_document_of_any_corpus_of_a_mixture_leads_to_the_run_and_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = Store.open(tmp_path / "store")
+    (store.root / "mlflow" / "artifacts").mkdir(parents=True)
+    add(store, "docs", [row(seed, f"https://docs.example/{seed}") for seed in range(20)])
+    add(store, "news", [row(seed, f"https://news.example/{seed}") for seed in range(100, 120)])
+    train(store, "docs", mixed_with="news")
+
+    def uses(corpus: str, split: Split) -> list[tuple[str, str, str]]:
+        document = TokenShards(tokens_of(store, corpus), split).document(0).document_id
+        found = lineage_of(store, document)
+        runs = [(use.name, use.relation, use.corpus) for use in found.runs]
+        return [*runs, *((use.reference, use.relation, use.corpus) for use in found.models)]
+
+    run, model = "pretrain docs-news", "docs-news-smoke@1"
+    for corpus in ("docs", "news"):
+        by = f"{corpus}@1"
+        assert uses(corpus, "train") == [(run, "trained on", by), (model, "trained on", by)]
+    assert uses("docs", "held_out") == [(run, "evaluated on", "docs@1"), (model, "evaluated on", "docs@1")]
+    assert uses("news", "held_out") == []  # neither trained on nor scored
 
 
 def test_what_is_in_no_version_leads_nowhere(store: Store) -> None:

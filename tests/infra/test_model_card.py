@@ -2,6 +2,7 @@ from pathlib import Path
 
 from infra.model_card import model_card
 from tasks.checkpoints import load_decoder, read_state
+from tasks.trained_corpora import mixture_tags
 from tests.infra.small_model import CORPUS_DIGEST, small_model
 
 
@@ -34,3 +35,14 @@ def test_what_is_not_known_is_said_to_be_so_and_names_are_escaped(tmp_path: Path
     assert "- **held-out text**: not scored at this step" in card
     assert "- **code**: not recorded" in card
     assert "<img" not in card and "[a](b)" not in card
+
+
+def test_of_a_mixture_it_says_what_was_drawn_of_each(tmp_path: Path) -> None:
+    state = read_state(small_model(tmp_path)[0])
+    more = [{"corpus": "news@2", "corpus_digest": "ab" * 32}, {"corpus": "books@1", "corpus_digest": "cd" * 32}]
+    tags = {"corpus": "web@3"} | mixture_tags(more, [], {"web@3": 1500, "news@2": 500})
+    lines = model_card("m@1", state, tags, "").splitlines()
+    assert "- **corpus**: web@3" in lines and "- **drawn of the corpus**: 1,500 tokens" in lines
+    assert f"- **mixed with news@2**: 500 tokens; digest {'ab' * 32}" in lines
+    assert f"- **mixed with books@1**: not recorded; digest {'cd' * 32}" in lines
+    assert "drawn of" not in model_card("m@1", state, {"corpus": "web@3"}, "")

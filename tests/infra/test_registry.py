@@ -107,7 +107,7 @@ def test_a_model_is_found_and_loaded_by_each_of_its_names_and_nothing_is_copied(
     }.items():
         version = find_model(store, reference)
         assert version.reference == f"named@{number}"
-        assert version.folder.is_relative_to(store.root / "mlflow" / "artifacts")
+        assert Path(version.folder).is_relative_to(store.root / "mlflow" / "artifacts")
     generator = TextGenerator.load(version.folder, version.tokenizer_file)
     expected = generator.continuation("The", max_new_tokens=8, seed=3)
     before = mlflow.get_tracking_uri()
@@ -122,7 +122,7 @@ def test_a_model_is_found_and_loaded_by_each_of_its_names_and_nothing_is_copied(
 def test_a_checkpoint_is_found_by_its_path(store: Store) -> None:
     checkpoint, tokenizer = small_model(store.tokens / "some")
     version = find_model(store, str(checkpoint))
-    assert (version.folder, version.tokenizer_file, version.tags) == (checkpoint, tokenizer, {})
+    assert (version.folder, version.tokenizer_file, version.tags) == (str(checkpoint), tokenizer, {})
 
 
 @pytest.mark.parametrize("reference", ["absent", "absent@1", "known@9", "known@staging"])

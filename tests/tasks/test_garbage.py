@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from tasks.garbage import Plan, Policy, Reference, freed_bytes, plan_garbage, si
 from tasks.manifest import SCHEMA_VERSION, read_manifest
 from tasks.recipes.pretraining import resolve_pretrain_recipe
 from tasks.store import RUN_RECORD, Store
+from tasks.trained_corpora import TrainedCorpus, trained_corpora
 
 NOW = 2_000_000_000.0
 DAY_S = 86_400.0
@@ -73,7 +77,15 @@ def version(
 
 
 def run(
-    store: Store, name: str, *, steps: list[int], digest: str, finished: bool, days: float = 30, good: int = 0
+    store: Store,
+    name: str,
+    *,
+    steps: list[int],
+    digest: str,
+    finished: bool,
+    days: float = 30,
+    good: int = 0,
+    record: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """A training run with checkpoints that say what they are of; the one of the step `good` has been evaluated."""
     held_out = {
@@ -102,13 +114,18 @@ def run(
         }
         write_json(checkpoint / "state.json", {"state": state, "file_bytes": {"model.safetensors": 7}})
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RUN_RECORD, {"run_id": "1"} | ({"outcome": {"model": "m@1"}} if finished else {}))
+    begun = {"run_id": "1", **record}
+    write_json(folder / RUN_RECORD, begun | ({"outcome": {"model": "m@1"}} if finished else {}))
     return aged(folder, days)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
+
+
+def of_web(number: int) -> tuple[TrainedCorpus, ...]:
+    return (TrainedCorpus(corpus=f"web@{number}"),)
 
 
 def planned(store: Store, *references: Reference, **policy: Any) -> Plan:
@@ -161,8 +178,8 @@ def test_a_version_that_a_model_names_by_name_or_digest_stays_and_so_does_a_pinn
         version(store, "web", number, shards=[str(number)])
     (store.corpora / "web" / "3.pin").touch()
     models = (
-        Reference("model m@1", corpus="web@1"),
-        Reference("model m@2", corpus_digest="digest of web@2"),
+        Reference("model m@1", (TrainedCorpus(corpus="web@1"),)),
+        Reference("model m@2", (TrainedCorpus(digest="digest of web@2"),)),
     )
     gone, kept = paths(planned(store, *models, keep_versions=1), store)
     assert {path for path in gone if path.startswith("corpora")} == {"corpora/web/4"}
@@ -222,7 +239,7 @@ def test_of_an_unfinished_run_the_last_good_checkpoint_stays_too(store: Store) -
 def test_of_a_finished_run_the_checkpoints_that_models_name_stay_wherever_the_store_is_now(store: Store) -> None:
     run(store, "done", steps=[10, 20], digest="d", finished=True)
     elsewhere = Path("/another/place/runs/done")
-    model = Reference("model m@1", run_dir=elsewhere, checkpoint=elsewhere / "checkpoints" / "step-00000020")
+    model = Reference("model m@1", run_dir=elsewhere, checkpoint=str(elsewhere / "checkpoints" / "step-00000020"))
     gone, kept = paths(planned(store, model), store)
     assert gone == {"runs/done/checkpoints/step-00000010"}
     assert kept["runs/done/checkpoints/step-00000020"] == "model m@1 names it"
@@ -235,9 +252,67 @@ def test_token_shards_of_kept_versions_and_of_models_stay(store: Store) -> None:
         (store.tokens / name).mkdir(parents=True)
         write_json(store.tokens / name / "manifest.json", {"corpus_digest": digest})
         aged(store.tokens / name, 30)
-    gone, kept = paths(planned(store, Reference("model m@1", tokens=store.tokens / "of-model")), store)
+    model = Reference("model m@1", (TrainedCorpus(tokens="/another/place/tokens/of-model"),))
+    gone, kept = paths(planned(store, model), store)
     assert gone == {"tokens/of-nobody"}
     assert kept["tokens/of-web"] == "made of web@1" and kept["tokens/of-model"] == "model m@1 was trained on it"
+
+
+def test_a_model_of_a_mixture_holds_every_corpus_and_all_token_shards_of_it(store: Store) -> None:
+    for name in ("docs", "news"):
+        for number in (1, 2):
+            version(store, name, number, shards=["a"])
+    for name in ("of-docs", "of-news", "of-nobody"):
+        (store.tokens / name).mkdir(parents=True)
+        write_json(store.tokens / name / "manifest.json", {"corpus_digest": "another tokenizer's"})
+        aged(store.tokens / name, 30)
+    tags = {
+        "corpus": "docs@1",
+        "corpus_digest": "digest of docs@1",
+        "tokens": "tokens/of-docs",
+        "more_corpora": json.dumps([{"corpus": "news@1", "corpus_digest": "digest of news@1"}]),
+        "more_tokens": json.dumps(["tokens/of-news"]),
+    }
+    gone, kept = paths(planned(store, Reference("model m@1", trained_corpora(tags)), keep_versions=1), store)
+    assert gone == {"tokens/of-nobody"}
+    for path in ("corpora/docs/1", "corpora/news/1", "tokens/of-docs", "tokens/of-news"):
+        assert kept[path] == "model m@1 was trained on it"
+    alone = {name: value for name, value in tags.items() if not name.startswith("more_")}
+    gone, _ = paths(planned(store, Reference("model m@1", trained_corpora(alone)), keep_versions=1), store)
+    assert {"corpora/news/1", "tokens/of-news"} <= gone and "corpora/docs/1" not in gone
+
+
+def test_an_unfinished_run_of_a_mixture_holds_every_corpus_of_it(store: Store) -> None:
+    for name in ("docs", "news"):
+        for number in (1, 2):
+            version(store, name, number, shards=["a"])
+        (store.tokens / name).mkdir(parents=True)
+        write_json(store.tokens / name / "manifest.json", {"corpus_digest": f"digest of {name}@1"})
+        aged(store.tokens / name, 30)
+    more = [{"corpus": "news@1", "corpus_digest": "digest of news@1"}]
+    record = {"corpus": "docs@1", "corpus_digest": "digest of docs@1", "more_corpora": more}
+    run(store, "going", steps=[10], digest="digest of docs@1", finished=False, record=record)
+    gone, kept = paths(planned(store, keep_versions=1), store)
+    assert gone == set()
+    assert kept["corpora/news/1"] == "the unfinished training going goes on with it"
+    assert kept["tokens/news"] == "made of the unfinished training going"
+
+
+def test_a_run_with_checkpoints_elsewhere_stays_until_its_model_is_gone_and_they_are_named(store: Store) -> None:
+    version(store, "web", 1, shards=["a"])
+    version(store, "web", 2, shards=["b"])
+    place = "s3://bucket/checkpoints/going"  # nobody asks that server: there is none
+    record = {"corpus": "web@1", "corpus_digest": "digest of web@1", "checkpoints": place}
+    run(store, "going", steps=[], digest="", finished=False, record=record)
+    done = record | {"checkpoints": "s3://bucket/checkpoints/done"}
+    run(store, "done", steps=[], digest="", finished=True, record=done)
+    model = Reference("model m@1", checkpoint="s3://bucket/checkpoints/done/step-00000020")
+    gone, kept = paths(planned(store, model, keep_versions=1), store)
+    assert gone == set() and "corpora/web/1" in kept
+    assert kept["runs/going"] == f"the unfinished training may go on: its checkpoints in {place} are left alone"
+    assert kept["runs/done"] == f"model m@1 was made by it: its checkpoints in {done['checkpoints']} are left alone"
+    [decision] = [one for one in planned(store, keep_versions=1).removed if one.path.name == "done"]
+    assert decision.why.endswith(f"no longer in the registry; its checkpoints in {done['checkpoints']} are left alone")
 
 
 def test_work_on_token_shards_goes_once_they_are_published_and_tokenizers_stay(store: Store) -> None:
@@ -299,16 +374,14 @@ def test_after_it_every_kept_version_and_every_model_still_resolves(
     store = Store.open(tmp_path_factory.mktemp("store"))
     for number, shards in enumerate(versions, 1):
         version(store, "web", number, shards=shards, days=days[number - 1])
-    references = [Reference(f"model m@{n}", corpus=f"web@{n}") for n in models if n <= len(versions)]
+    references = [Reference(f"model m@{n}", of_web(n)) for n in models if n <= len(versions)]
     unfinished = []
     for index, (number, finished, steps) in enumerate(runs):
         digest = f"digest of web@{number}"
         folder = run(store, f"run{index}", steps=list(range(1, steps + 1)), digest=digest, finished=finished)
         if finished and index % 2:
             checkpoint = folder / "checkpoints" / "step-00000001"
-            references.append(
-                Reference(f"model r@{index}", run_dir=folder, checkpoint=checkpoint, corpus=f"web@{number}")
-            )
+            references.append(Reference(f"model r@{index}", of_web(number), run_dir=folder, checkpoint=str(checkpoint)))
         elif not finished:
             unfinished.append((folder, steps, number))
     plan = planned(store, *references, keep_versions=keep)
@@ -325,9 +398,9 @@ def test_after_it_every_kept_version_and_every_model_still_resolves(
             output = read_manifest(store.work / stage / of_stage[:20])
             assert output is not None and all((store.work / stage / shard).is_dir() for shard in output["shards"])
     for reference in references:
-        number = int(reference.corpus.partition("@")[2])
+        number = int(reference.corpora[0].corpus.partition("@")[2])
         assert number > len(versions) or number in left
-        assert reference.checkpoint is None or (reference.checkpoint / "state.json").is_file()
+        assert not reference.checkpoint or Path(reference.checkpoint, "state.json").is_file()
     for folder, steps, number in unfinished:
         assert (folder / "checkpoints" / f"step-{steps:08d}" / "state.json").is_file()
         assert number > len(versions) or number in left

@@ -17,7 +17,8 @@ import tasks.plan
 from model.config import num_parameters
 from tasks.device_facts import DeviceFacts
 from tasks.pack import SPLITS, TokenShards
-from tasks.plan import CorpusFacts, TrainingPlan, plan_markdown, plan_rows, training_plan
+from tasks.plan import TrainingPlan, plan_markdown, plan_rows, training_plan
+from tasks.planned_mixture import CorpusFacts
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 from tests.data.prose import prose
 from tests.tasks.packed_texts import pack_texts
@@ -206,7 +207,7 @@ def test_the_plan_against_the_real_run(tmp_path: Path) -> None:
 
     What else this machine is doing changes while the run lasts, so the two plans' mean is what is compared.
     """
-    texts = {f"{number:032x}-0": prose(f"plan/{number}", 400) for number in range(400)}
+    texts = {f"{number:032x}-0": prose(f"plan/{number}", 60) for number in range(400)}
     tokens = pack_texts(tmp_path / "corpus", texts, held_out=0.05)
     shards = [TokenShards(tokens, split) for split in SPLITS]
     facts = CorpusFacts(

@@ -18,13 +18,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ WANTED_RATIO = 0.97
 FIRST_STEPS = 5
 """Of each block, not counted: caches, threads and the allocator find their sizes."""
 _POLL_S = 0.005
-_START_TIMEOUT_S, _END_TIMEOUT_S = 300.0, 120.0
+_STEP_TIMEOUT_S, _END_TIMEOUT_S = 300.0, 120.0
 _CLI = "import sys; from flows.cli import main; sys.exit(main())"
 _BARE = """
 import os, signal, sys, torch
@@ -70,59 +69,64 @@ class Block:
 
 
 class _Steps:
-    """The steps that a run takes, seen from outside."""
+    """The steps that trainings take from now on, seen from outside: rows of the metrics files that `pattern` names."""
 
-    def __init__(self, process: subprocess.Popen[bytes], store: Path, log: Path) -> None:
-        self._process, self._store, self._log = process, store, log
-        self._tail: Tail | None = None
+    def __init__(self, folder: Path, pattern: str) -> None:
+        self._folder, self._pattern = folder, pattern
+        self._tails: dict[Path, Tail] = {}
+        self.look()
         self.seen = 0
 
-    def wait_for(self, num_steps: int, timeout_s: float) -> float:
+    def look(self) -> None:
+        for file in self._folder.glob(self._pattern):
+            self.seen += len(self._tails.setdefault(file, Tail(file)).lines())
+
+    def wait_for(self, num_steps: int, process: subprocess.Popen[bytes], log: Path) -> float:
         """The time at which so many have been seen."""
-        deadline = time.perf_counter() + timeout_s
+        deadline = time.perf_counter() + _STEP_TIMEOUT_S
         while self.seen < num_steps:
-            if self._process.poll() is not None:
-                said = self._log.read_text(errors="replace")[-2000:]
-                raise SystemExit(
-                    f"the training ended with {self._process.returncode} in the middle of a block:\n{said}"
-                )
+            said = f"; it said:\n{log.read_text(errors='replace')[-2000:]}" if log.is_file() else ""
+            if process.poll() is not None:
+                raise SystemExit(f"the training ended with {process.returncode} in the middle of a block{said}")
             if time.perf_counter() > deadline:
-                raise SystemExit(f"step {num_steps} of a block was not reached in {timeout_s:.0f} s")
+                raise SystemExit(f"step {num_steps} of a block was not reached in {_STEP_TIMEOUT_S:.0f} s{said}")
             time.sleep(_POLL_S)
-            self._look()
+            self.look()
         return time.perf_counter()
 
-    def _look(self) -> None:
-        if self._tail is None:
-            file = next(self._store.glob(f"**/{METRICS_FILE}"), None)
-            if file is None:
-                return
-            self._tail = Tail(file)
-        self.seen += len(self._tail.lines())
 
+@dataclass(frozen=True)
+class Way:
+    """How a training is started, and where it writes."""
 
-def timed(words: Sequence[str], store: Path, environment: Mapping[str, str], block_s: float) -> Block:
-    """Start a training that writes below `store`, look at it for `block_s` seconds, and end it at a checkpoint."""
-    earlier = sum(file.read_bytes().count(b"\n") for file in store.glob(f"**/{METRICS_FILE}"))
-    began = time.perf_counter()
-    said = store.parent / f"{store.name}.log"
-    with said.open("ab") as log:
-        process = subprocess.Popen(list(words), cwd=store.parent, env=dict(environment), stdout=log, stderr=log)
-    try:
-        steps = _Steps(process, store, said)
-        first = steps.wait_for(earlier + 1, _START_TIMEOUT_S)
-        counted_from = steps.wait_for(earlier + 1 + FIRST_STEPS, _START_TIMEOUT_S)
-        before = steps.seen
-        time.sleep(block_s)
-        steps._look()
-        until = steps.wait_for(steps.seen + 1, _START_TIMEOUT_S)
-        process.send_signal(signal.SIGTERM)
-        process.wait(_END_TIMEOUT_S)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    return Block(first - began, steps.seen - before, until - counted_from)
+    words: list[str]
+    folder: Path
+    metrics: str  # pattern of its metrics files in the folder
+
+    def block(self, environment: Mapping[str, str], block_s: float) -> Block:
+        """Start the training, look at it for `block_s` seconds, and end it at a checkpoint."""
+        steps = _Steps(self.folder, self.metrics)
+        log = self.folder.parent / f"{self.folder.name}.log"
+        began = time.perf_counter()
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                self.words, cwd=self.folder.parent, env=dict(environment), stdout=sink, stderr=sink
+            )
+        try:
+            first = steps.wait_for(1, process, log)
+            counted_from = steps.wait_for(1 + FIRST_STEPS, process, log)
+            before = steps.seen
+            time.sleep(block_s)
+            steps.look()
+            until = steps.wait_for(steps.seen + 1, process, log)
+            num_steps = steps.seen - before
+            process.terminate()
+            process.wait(_END_TIMEOUT_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        return Block(first - began, num_steps, until - counted_from)
 
 
 def prepared(folder: Path, environment: Mapping[str, str]) -> None:
@@ -161,21 +165,21 @@ def main() -> None:
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store, bare = folder / "store", folder / "bare"
+        store, bare_folder = folder / "store", folder / "bare"
         environment["TOKENMILL_STORE"] = str(store)
         prepared(folder, environment)
         pretrain = [sys.executable, "-P", "-c", _CLI, "pretrain", "--corpus", "web", "--recipe", "smoke"]
         pretrain += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        timed(pretrain, store, environment, 0.0)  # trains the tokenizer, and packs: only then there is a job to take
-        bare.mkdir()
-        loop = [sys.executable, "-P", "-c", _BARE, bare_job(store, bare).model_dump_json()]
+        tokenmill = Way(pretrain, store, f"runs/*/{METRICS_FILE}")
+        tokenmill.block(environment, 0.0)  # trains the tokenizer, and packs: only then there is a job to take
+        bare_folder.mkdir()
+        loop = [sys.executable, "-P", "-c", _BARE, bare_job(store, bare_folder).model_dump_json()]
+        bare = Way(loop, bare_folder, METRICS_FILE)
         pairs: list[tuple[Block, Block]] = []
         for number in range(arguments.pairs):
-            ways = [(loop, bare), (pretrain, store)]
-            if number % 2:
-                ways.reverse()
-            blocks = [timed(words, place, environment, arguments.block_s) for words, place in ways]
-            pairs.append((blocks[1], blocks[0]) if number % 2 else (blocks[0], blocks[1]))
+            turn = (bare, tokenmill) if number % 2 == 0 else (tokenmill, bare)
+            blocks = {way.folder: way.block(environment, arguments.block_s) for way in turn}
+            pairs.append((blocks[bare.folder], blocks[tokenmill.folder]))
             print(f"pair {number + 1} of {arguments.pairs}", file=sys.stderr)
     ratios = [ours.steps_per_s / alone.steps_per_s for alone, ours in pairs]
     report(

@@ -43,9 +43,10 @@ from infra.registry import register_model
 from infra.tensorboard import TENSORBOARD_FOLDER, TensorBoardLog
 from tasks.atomic import write_json
 from tasks.loss_curve import loss_curve_picture
-from tasks.markdown import markdown_quotes, markdown_table
+from tasks.markdown import markdown_quotes
 from tasks.metrics_file import METRICS_FILE, ROLLED_BACK_FILE, drawn_tokens
 from tasks.pack import MANIFEST, SPLITS, TokenShards
+from tasks.plan import plan_markdown
 from tasks.ports import ShardMap
 from tasks.samples import SAMPLES_FILE, read_samples
 from tasks.spike_file import SPIKES_FILE, read_spikes, spikes_csv, spikes_markdown
@@ -87,7 +88,7 @@ def pretrain(parameters: PretrainParameters) -> dict[str, Any] | State[dict[str,
 
 
 def _what_it_takes(plan: PretrainPlan) -> str:
-    table = markdown_table(["estimated", ""], [(key, value) for key, value in plan.estimate().items() if value])
+    table = plan_markdown(plan.training_plan(probe=False))
     warning = copies_warning(plan.held_out_copies())
     return f"{table}\n\n**{warning[0].upper()}{warning[1:]}.**" if warning else table
 

@@ -63,7 +63,13 @@ class PretrainPlan:
         return (self.min_workers, self.workers) if self.min_workers else self.workers
 
     @property
+    def checkpoints_root(self) -> str:
+        """The place in which `checkpoints` is the run's own folder; empty where that is."""
+        return self.checkpoints.rpartition("/")[0]
+
+    @property
     def checkpoints_location(self) -> str:
+        """Where they are, as a path or URL."""
         return self.checkpoints or str(self.run_dir / CHECKPOINTS)
 
     @property
@@ -100,7 +106,7 @@ class PretrainPlan:
 
     def seen_again(self) -> PretrainPlan:
         """With what its folder holds by now: while this run waited, another may have done the same training."""
-        return replace(self, earlier=_run_file(self.run_dir))
+        return _with_checkpoints(replace(self, earlier=_run_file(self.run_dir)), self.checkpoints_root)
 
     @property
     def identity(self) -> dict[str, Any]:

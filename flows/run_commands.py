@@ -27,6 +27,10 @@ def _print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
         if isinstance(value, Mapping):
             print(name)
             _print_facts(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            print(name)
+            for each in value:
+                print(f"{indent}  {', '.join(f'{key} {_shown(entry)}' for key, entry in each.items())}")
         else:
             print(f"{name:<32}{_shown(value)}")
 

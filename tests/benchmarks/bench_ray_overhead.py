@@ -74,8 +74,9 @@ class _Steps:
     def __init__(self, folder: Path, pattern: str) -> None:
         self._folder, self._pattern = folder, pattern
         self._tails: dict[Path, Tail] = {}
-        self.look()
         self.seen = 0
+        self.look()
+        self.seen = 0  # what is there already is no step of these
 
     def look(self) -> None:
         for file in self._folder.glob(self._pattern):
@@ -85,11 +86,9 @@ class _Steps:
         """The time at which so many have been seen."""
         deadline = time.perf_counter() + _STEP_TIMEOUT_S
         while self.seen < num_steps:
-            said = f"; it said:\n{log.read_text(errors='replace')[-2000:]}" if log.is_file() else ""
-            if process.poll() is not None:
-                raise SystemExit(f"the training ended with {process.returncode} in the middle of a block{said}")
-            if time.perf_counter() > deadline:
-                raise SystemExit(f"step {num_steps} of a block was not reached in {_STEP_TIMEOUT_S:.0f} s{said}")
+            if (ended := process.poll()) is not None or time.perf_counter() > deadline:
+                said = log.read_text(errors="replace")[-2000:]
+                raise SystemExit(f"step {num_steps} of a block was not reached (exit status {ended}):\n{said}")
             time.sleep(_POLL_S)
             self.look()
         return time.perf_counter()

@@ -31,7 +31,12 @@ STEPS_BETWEEN = 20
 RESIZE_CHECK_S = 2.0
 _PHASE_TIMEOUT_S = 180.0
 # of this machine alone, and not 127.0.0.1, for which Ray puts the machine's address in the network
-_NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "include_dashboard": False, "object_store_memory": 80_000_000}
+_NODE: dict[str, Any] = {
+    "num_cpus": 1,
+    "node_ip_address": "127.0.0.2",
+    "include_dashboard": False,
+    "object_store_memory": 80_000_000,
+}
 
 
 class Disturbances:
@@ -100,7 +105,7 @@ def main() -> None:
             disturbances.happen()
             result = trained.result()
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
     print(json.dumps({"result": result, "steps": steps}))
 
 

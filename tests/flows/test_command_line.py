@@ -14,6 +14,7 @@ from flows.command_line import (
     refresh_command,
 )
 from flows.parameters import (
+    CorpusShare,
     Curation,
     DiffParameters,
     PipelineParameters,
@@ -34,6 +35,23 @@ def test_retraining_is_repeated(tmp_path: Path) -> None:
         assert parser().parse_args(shlex.split(command)[1:]).retrain_tokenizer
     plain = pretrain_command(store, PretrainParameters())
     assert not parser().parse_args(shlex.split(plain)[1:]).retrain_tokenizer
+
+
+def test_a_mixture_is_asked_for_with_its_weights_and_caps(tmp_path: Path) -> None:
+    shares = [CorpusShare(corpus="news@2", weight=0.5, max_epochs=4), CorpusShare(corpus="books@1", max_tokens=10**9)]
+    asked = PretrainParameters(corpus="docs@3", more_corpora=shares, workers=4, min_workers=2)
+    options = parser().parse_args(shlex.split(pretrain_command(Store.open(tmp_path), asked))[1:])
+    assert [CorpusShare.model_validate(share) for share in options.mix] == shares
+    assert (options.corpus, options.workers, options.min_workers) == ("docs@3", 4, 2)
+    plain = parser().parse_args(shlex.split(pretrain_command(Store.open(tmp_path), PretrainParameters()))[1:])
+    assert (plain.mix, plain.min_workers, plain.checkpoints) == ([], 0, "")
+
+
+def test_the_place_of_checkpoints_is_asked_for_again(tmp_path: Path) -> None:
+    for place in ("/checkpoints", "s3://bucket/prefix"):
+        asked = PretrainParameters(training=Training(checkpoints=place))
+        options = parser().parse_args(shlex.split(pretrain_command(Store.open(tmp_path), asked))[1:])
+        assert options.checkpoints == place
 
 
 def test_an_allowed_wipe_out_is_asked_for_again(tmp_path: Path) -> None:

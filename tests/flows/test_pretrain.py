@@ -26,6 +26,8 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Store:
     (store.root / "mlflow").mkdir()
     publish(store, 1, 100)
     publish(store, 2, 1)
+    publish(store, 1, 100, "news", digest="e" * 64, estimated_tokens=100_000)
+    publish(store, 1, 100, "copy")
     return store
 
 
@@ -77,7 +79,11 @@ def test_the_same_settings_find_the_same_run_and_others_another(store: Store) ->
     plan = check_pretrain(parameters())
     assert (plan.reference, plan.model, plan.name) == ("web@1", "web-smoke", "pretrain web@1 smoke")
     assert check_pretrain(parameters()).run_dir == plan.run_dir
-    others = [{"training": {"settings": ["seed=1"]}}, {"training": {"model": "mine"}}, {"workers": 2}]
+    others: list[dict[str, Any]] = [
+        {"training": {"settings": ["seed=1"]}},
+        {"training": {"model": "mine"}},
+        {"workers": 2},
+    ]
     folders = {check_pretrain(parameters(**other)).run_dir for other in others}
     assert len(folders | {plan.run_dir}) == 4
 
@@ -90,12 +96,88 @@ def test_the_same_settings_find_the_same_run_and_others_another(store: Store) ->
         ({"training": {"settings": ["learningrate=1"]}}, "did you mean learning_rate"),
         ({"consent": {"approval": True}}, "no server shows it: use `tokenmill up`"),
         ({"resume_from": "0" * 32}, "MLflow has no run 00000000000000000000000000000000"),
+        ({"more_corpora": [{"corpus": "wiki"}]}, "there is no corpus 'wiki'"),
+        ({"more_corpora": [{"corpus": "news@1"}, {"corpus": "news"}]}, r"'news' is named twice \(news@1 and news@1\)"),
+        ({"more_corpora": [{"corpus": "web@2"}]}, "web@2 holds 1 documents; it takes one to train on"),
+        ({"more_corpora": [{"corpus": "copy"}]}, "corpora web@1 and copy@1 hold the same documents: name one of them"),
+        ({"workers": 2, "min_workers": 3}, "at least 3 workers and at most 2 can't both be"),
+        ({"training": {"checkpoints": "http://host/place"}}, "checkpoints can't be kept at 'http://host/place'"),
+        ({"training": {"settings": ["schedule=wsd", "decay_from=runs/x"]}}, "'runs/x' is no absolute path"),
+        ({"training": {"settings": ["schedule=wsd", "decay_from=/no/such/checkpoint"]}}, "/no/such/checkpoint"),
     ],
 )
 def test_refused_before_any_work(store: Store, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         check_pretrain(parameters(**changes))
     assert "\n" not in str(refusal.value)
+
+
+NEWS: dict[str, Any] = {"corpus": "news", "weight": 0.25, "max_epochs": 2}
+
+
+def test_a_mixture_is_a_run_of_its_own_and_says_what_it_is_of(store: Store) -> None:
+    alone, mixed = check_pretrain(parameters()), check_pretrain(parameters(more_corpora=[NEWS]))
+    assert (mixed.reference, mixed.name) == ("web@1 + news@1", "pretrain web@1 + news@1 smoke")
+    assert mixed.model == alone.model and "more_corpora" not in alone.identity
+    assert mixed.identity["more_corpora"] == [
+        {"corpus": "news@1", "corpus_digest": "e" * 64, "weight": 0.25, "max_epochs": 2.0, "max_tokens": 0}
+    ]
+    others: list[dict[str, Any]] = [{"weight": 0.5}, {"max_epochs": 3}, {"max_tokens": 9_000}]
+    folders = {check_pretrain(parameters(more_corpora=[NEWS | other])).run_dir for other in others}
+    assert len(folders | {alone.run_dir, mixed.run_dir}) == 5
+    pinned = mixed.pinned(parameters(corpus="web@1", more_corpora=[NEWS]))
+    assert [share.corpus for share in pinned.more_corpora] == ["news@1"]
+    assert check_pretrain(pinned).run_dir == mixed.run_dir
+
+
+def test_the_plan_of_a_mixture_says_what_is_drawn_of_each(store: Store) -> None:
+    estimate = check_pretrain(parameters(more_corpora=[NEWS])).estimate()
+    docs, news = estimate["mixture"]
+    assert estimate["num_steps"] == 960 and estimate["estimated_corpus_tokens"] == TOKENS + 100_000
+    assert docs["tokens"] + news["tokens"] == estimate["tokens"] and news["corpus"] == "news@1"
+    windows = int(100_000 * 0.95) // 256
+    assert news["tokens"] == 2 * windows * 256 and news["epochs"] == 2.0  # a quarter's share is above its cap
+    assert check_pretrain(parameters()).estimate()["mixture"] == []
+
+
+def test_a_mixture_is_resumed_with_the_same_corpora_alone(store: Store) -> None:
+    run_id = begun(store, check_pretrain(parameters(workers=6, more_corpora=[NEWS])))
+    assert check_pretrain(parameters(resume_from=run_id, more_corpora=[NEWS])).corpora[1].reference == "news@1"
+    for changed in ([], [NEWS | {"weight": 1}]):
+        with pytest.raises(ValueError, match=r"begun with other parameters: more_corpora \(.*news@1.* before"):
+            check_pretrain(parameters(resume_from=run_id, more_corpora=changed))
+
+
+def test_the_fewest_workers_are_part_of_the_run_only_where_they_are_given(store: Store) -> None:
+    fixed, elastic = (check_pretrain(parameters(workers=2, min_workers=least)) for least in (0, 1))
+    assert (fixed.num_workers, elastic.num_workers) == (2, (1, 2)) and fixed.run_dir != elastic.run_dir
+    assert elastic.estimate()["workers"] == 2
+    uneven = check_pretrain(parameters(workers=4, min_workers=3))  # a batch of the recipe has 4 sequences
+    with pytest.raises(ValueError, match="4 sequences does not divide into 3 equal shares"):
+        uneven.estimate()
+
+
+def test_checkpoints_elsewhere_have_a_folder_of_the_run_which_it_keeps(store: Store) -> None:
+    def plan(place: str, **changes: Any) -> PretrainPlan:
+        return check_pretrain(parameters(training={"checkpoints": place, "settings": ["seed=7"]}, **changes))
+
+    here, there = plan(""), plan("s3://bucket/prefix/")
+    assert there.run_dir == here.run_dir and here.checkpoints_location == f"{here.run_dir}/checkpoints"
+    assert there.checkpoints_location == f"s3://bucket/prefix/{here.run_dir.name}"
+    assert here.estimate()["disk"]["checkpoints"] > there.estimate()["disk"]["checkpoints"] == 0
+    run_id = begun(store, there)
+    for resume in ("", run_id):
+        assert plan("", resume_from=resume).checkpoints == there.checkpoints
+        assert plan("s3://bucket/prefix", resume_from=resume).checkpoints == there.checkpoints
+        with pytest.raises(ValueError, match="begun with its checkpoints in s3://bucket/prefix, not in /elsewhere"):
+            plan("/elsewhere", resume_from=resume)
+    assert there.seen_again().checkpoints == there.checkpoints
+    begun(store, here)  # another process was first, with its checkpoints in the default place
+    assert here.seen_again().checkpoints == ""
+    with pytest.raises(ValueError, match="in its own folder, the default, not in s3://bucket/prefix: leave them"):
+        there.seen_again()
+    with pytest.raises(ValueError, match="in its own folder, the default, not in /elsewhere: leave them there"):
+        plan("/elsewhere")
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(store: Store) -> None:

@@ -11,6 +11,7 @@ from tasks.evaluation.bits_per_byte import BitsPerByte
 from tasks.metrics_file import (
     ROLLED_BACK_FILE,
     StepReport,
+    drawn_tokens,
     metrics_line,
     read_metrics,
     roll_back_metrics,
@@ -102,6 +103,15 @@ def test_truncated_at_a_step(tmp_path: Path, kept: int):
         file.write(b'{"step": 6, "tok')
     truncate_metrics(tmp_path / "m", kept)
     assert (tmp_path / "m").read_bytes() == b"".join(lines[:kept])
+
+
+def test_what_was_drawn_is_the_last_step_s(tmp_path: Path):
+    counts = ({"docs@1": 48, "news@1": 16}, {"docs@1": 96, "news@1": 32})
+    lines = [metrics_line(dataclasses.replace(REPORT, step=step, drawn_tokens=of)) for step, of in enumerate(counts, 1)]
+    (tmp_path / "m").write_bytes(b"".join(lines))
+    assert drawn_tokens(tmp_path / "m") == counts[1]
+    write(tmp_path / "m", 2)
+    assert drawn_tokens(tmp_path / "m") == drawn_tokens(tmp_path / "none") == {}
 
 
 def test_a_new_run_starts_an_empty_file(tmp_path: Path):

@@ -233,3 +233,18 @@ def test_the_plan_against_the_real_run(tmp_path: Path) -> None:
     for plan in (*plans, unprobed):
         assert plan.peak_bytes == pytest.approx(peak_bytes, rel=0.1)
     assert plans[0].based_on.endswith("probe steps")
+
+
+def test_a_mixture_counts_all_corpora_and_says_what_is_drawn_of_each(
+    machine: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    news = CorpusFacts(reference="news@1", estimated_tokens=200_000, documents=100, weight=0.5, max_epochs=1)
+    alone, mixed = planned(tmp_path), planned(tmp_path, more=[news])
+    assert alone.mixture == () and [share.corpus for share in mixed.mixture] == ["web@3", "news@1"]
+    assert mixed.estimated_corpus_tokens == 2_200_000 and mixed.tokens == alone.tokens == 983_040
+    assert mixed.disk["token shards"] == pytest.approx(1.1 * alone.disk["token shards"])
+    rows = dict(plan_rows(mixed))
+    assert rows["  news@1"] == "189,952; 1 epochs; weight 0.5" and "  news@1" not in dict(plan_rows(alone))
+    assert json.loads(json.dumps(mixed.as_json()))["mixture"][1]["tokens"] == 189_952
+    short = planned(tmp_path, recipe(total_tokens="100000000"), more=[news])
+    assert short.num_steps > mixed.num_steps  # the main corpus has no cap: it goes on alone

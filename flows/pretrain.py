@@ -35,10 +35,11 @@ from flows.stages import (
 )
 from flows.training_slot import training_slot, turn_of
 from infra.earlier_run import RUN_DIR_TAG
+from infra.follow import MetricRow
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.ray_elastic import WORKERS_FILE
 from infra.ray_map import ray_cluster
-from infra.ray_train import RESULT_FILE, MetricRow, run_training
+from infra.ray_train import RESULT_FILE, run_training
 from infra.registry import register_model
 from infra.tensorboard import TENSORBOARD_FOLDER, TensorBoardLog
 from tasks.atomic import write_json
@@ -93,6 +94,15 @@ def _what_it_takes(plan: PretrainPlan) -> str:
     return f"{table}\n\n**{warning[0].upper()}{warning[1:]}.**" if warning else table
 
 
+def _show_plan(plan: PretrainPlan, tracker: MlflowTracker) -> None:
+    """What the training takes, before it starts."""
+    if not plan.can_be_judged:
+        return
+    what = plan.training_plan(probe=False)
+    show_markdown("plan", plan_markdown(what), "What the training is expected to take")
+    tracker.json(what.as_json(), "plan.json")
+
+
 def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, Any]:
     """The run in MLflow, from its link to its end."""
     plan.run_dir.mkdir(parents=True, exist_ok=True)
@@ -128,6 +138,7 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
             )
             if not corpus.folder.is_dir():  # it is in the store's remote
                 run_as_task("fetch", plan.store.fetch, corpus.folder)
+        _show_plan(plan, tracker)
         warning = _warning(plan, tracker)
         with training_slot(), ray_cluster() as shard_map:
             tokens = _earlier_tokens(plan)

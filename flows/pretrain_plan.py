@@ -12,7 +12,7 @@ from flows.approvals import check_approvable
 from flows.parameters import PretrainParameters
 from flows.pretrain_corpora import PlannedCorpus, held_out_copies, planned_corpora
 from infra.earlier_run import find_earlier_run
-from infra.ray_map import check_cluster
+from infra.ray_map import check_cluster, trains_here
 from infra.registry import model_references
 from infra.settings import current_store
 from tasks.checkpoints import checkpoint_step, latest_checkpoint, read_state
@@ -90,6 +90,12 @@ class PretrainPlan:
             probe=probe,
             **given,
         )
+
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether this machine knows what the training takes: it is the one that trains, and the corpora say their
+        tokens, which versions of earlier programs do not."""
+        return trains_here() and all("estimated_tokens" in corpus.manifest for corpus in self.corpora)
 
     def held_out_copies(self) -> dict[str, int]:
         """By further corpus: documents to train on with the text of one that measures the model."""
@@ -214,10 +220,13 @@ def _run_with_its_tokenizer(
 
 
 def check_pretrain(parameters: PretrainParameters) -> PretrainPlan:
-    """`plan_pretrain`, and whether an approval that is asked for can be given."""
+    """`plan_pretrain`, and whether an approval that is asked for can be given, and the training fits this machine."""
     if parameters.consent.approval and not parameters.dry_run:
         check_approvable()
-    return plan_pretrain(parameters)
+    plan = plan_pretrain(parameters)
+    if plan.can_be_judged and "outcome" not in plan.earlier:
+        plan.training_plan(probe=False)
+    return plan
 
 
 def _run_file(run_dir: Path) -> dict[str, Any]:

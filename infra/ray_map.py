@@ -57,6 +57,11 @@ def check_cluster() -> None:
         check_reachable(address)
 
 
+def trains_here() -> bool:
+    """Whether Ray's work is done by this machine alone, so that its devices are those that train."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
 def _connect(address: str | None) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

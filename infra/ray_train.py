@@ -20,15 +20,13 @@ import torch.distributed as dist
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import RunConfig, ScalingConfig
 
-from infra.follow import MetricRow, MetricsFollower, OnRows
+from infra.follow import MetricsFollower, OnRows
 from infra.ray_elastic import FittingSizes, GoesOn, ResizeError, RunFiles, Trainer
 from infra.ray_map import ClusterError
 from tasks.atomic import write_json
 from tasks.checkpoints import checkpoint_step, latest_checkpoint
 from tasks.metrics_file import METRICS_FILE
 from tasks.training import RUN_FILE, TrainingDivergedError, TrainJob, TrainResult, check_job, train
-
-__all__ = ["RESULT_FILE", "STOP_GRACE_S", "MetricRow", "num_gpus", "run_training"]
 
 RESULT_FILE = "result.json"
 STOP_GRACE_S = 6.0

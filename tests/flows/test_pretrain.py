@@ -57,6 +57,11 @@ def parameters(**changes: Any) -> PretrainParameters:
     return PretrainParameters.model_validate({"corpus": "web@1"} | changes)
 
 
+def another(number: int) -> dict[str, Any]:
+    """What makes a run of its own, and may be left out when it is resumed."""
+    return {"training": {"settings": [f"keep_checkpoints={number}"]}}
+
+
 def make_generation(store: Store, plan: PretrainPlan, generation: int, corpus_digest: str) -> None:
     """What planning sees of a tokenizer: its manifest."""
     folder = tokenizer_line(store, plan.main.manifest, plan.recipe).folder / str(generation)
@@ -141,7 +146,7 @@ def test_the_plan_of_a_mixture_says_what_is_drawn_of_each(store: Store) -> None:
 
 
 def test_a_mixture_is_resumed_with_the_same_corpora_alone(store: Store) -> None:
-    run_id = begun(store, check_pretrain(parameters(workers=6, more_corpora=[NEWS])))
+    run_id = begun(store, check_pretrain(parameters(**another(6), more_corpora=[NEWS])))
     assert check_pretrain(parameters(resume_from=run_id, more_corpora=[NEWS])).corpora[1].reference == "news@1"
     for changed in ([], [NEWS | {"weight": 1}]):
         with pytest.raises(ValueError, match=r"begun with other parameters: more_corpora \(.*news@1.* before"):
@@ -152,9 +157,8 @@ def test_the_fewest_workers_are_part_of_the_run_only_where_they_are_given(store:
     fixed, elastic = (check_pretrain(parameters(workers=2, min_workers=least)) for least in (0, 1))
     assert (fixed.num_workers, elastic.num_workers) == (2, (1, 2)) and fixed.run_dir != elastic.run_dir
     assert elastic.estimate()["workers"] == 2
-    uneven = check_pretrain(parameters(workers=4, min_workers=3))  # a batch of the recipe has 4 sequences
     with pytest.raises(ValueError, match="4 sequences does not divide into 3 equal shares"):
-        uneven.estimate()
+        check_pretrain(parameters(workers=4, min_workers=3))  # a batch of the recipe has 4 sequences
 
 
 def test_checkpoints_elsewhere_have_a_folder_of_the_run_which_it_keeps(store: Store) -> None:
@@ -201,7 +205,7 @@ def test_too_few_new_tokens_count_from_the_latest_version(store: Store) -> None:
 
 
 def test_resumed_by_its_id_although_the_fingerprint_is_another(store: Store) -> None:
-    plan = check_pretrain(parameters(workers=3))
+    plan = check_pretrain(parameters(**another(3)))
     run_id = begun(store, plan)
     resumed = check_pretrain(parameters(workers=1, resume_from=run_id))
     assert resumed.run_dir == plan.run_dir and resumed.workers == 1
@@ -224,13 +228,24 @@ def test_a_run_of_other_parameters_is_refused_by_what_differs(
 
 
 def test_a_finished_and_a_running_one_are_refused(store: Store) -> None:
-    plan = check_pretrain(parameters(workers=5))
+    plan = check_pretrain(parameters(**another(5)))
     run_id = begun(store, plan)
     with store.lock(plan.lock), pytest.raises(ValueError, match=r"is being trained now: wait for it, or cancel it"):
         check_pretrain(parameters(resume_from=run_id))
     begun(store, plan, outcome={"model": "web-smoke@9"})
     with pytest.raises(ValueError, match=r"is finished: it made web-smoke@9; leave resume_from empty"):
         check_pretrain(parameters(resume_from=run_id))
+
+
+def test_what_cannot_fit_is_refused_before_it_starts_where_this_machine_trains(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_large = parameters(training={"profile": "full", "settings": ["model=8b", "microbatch_sequences=64"]})
+    with pytest.raises(ValueError, match=r"a process needs [\d.,]+ GB and has [\d.]+ GB .*: it fits with"):
+        check_pretrain(too_large)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")  # others have the devices; whether it answers is another question
+    monkeypatch.setattr("flows.pretrain_plan.check_cluster", lambda: None)
+    assert not check_pretrain(too_large).can_be_judged
 
 
 def test_a_run_that_trained_nothing_is_refused(store: Store) -> None:

@@ -21,11 +21,6 @@ from tests.tasks.training.training_runs import BATCH_TOKENS, NUM_STEPS, RECIPE, 
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("course") / "corpus")
-
-
-@pytest.fixture(scope="module")
 def begun(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was stopped after one step."""
     run_dir = tmp_path_factory.mktemp("begun")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,10 @@ import torch
 from tasks.checkpoints import read_state
 from tasks.metrics_file import StepReport
 from tasks.training import TrainJob, TrainResult, train
-from tests.tasks.training.training_runs import BATCH_TOKENS, column, curve, job_for, make_corpus, weights
+from tests.tasks.training.training_runs import BATCH_TOKENS, column, curve, job_for, weights
 
 SETTINGS = {"schedule": "wsd", "decay_fraction": 0.25, "checkpoint_every_steps": 5, "keep_checkpoints": 9}
 """20 steps, of which the last 5 decay."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("decay") / "corpus")
 
 
 @pytest.fixture(scope="module", params=["adamw", "muon"])

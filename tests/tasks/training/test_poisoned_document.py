@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tasks.checkpoints import read_state
 from tasks.loader import TokenLoader
@@ -24,14 +22,6 @@ POISON_ID, POISON_URL = "060-poison", "http://poison.example/page"
 NUM_PAGES, PAGE_CHARS, POISON_CHARS = 120, 300, 60
 SEQ_LEN, BATCH_SEQUENCES, NUM_STEPS = 64, 4, 60
 CHECKPOINT_STEPS, MIN_HISTORY_STEPS = 10, 16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,24 +28,10 @@ from tests.tasks.training.training_runs import (
     column,
     curve,
     job_for,
-    make_corpus,
     weights,
 )
 
 EVERY = {"checkpoint_every_steps": 4, "evaluate_every_steps": 4}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("policies") / "corpus")
 
 
 @pytest.fixture(scope="module")

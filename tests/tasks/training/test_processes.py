@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tasks.checkpoints import read_state
 from tasks.samples import read_samples
 from tasks.spike_file import read_spikes
 from tasks.training import TrainJob, train
-from tests.tasks.training.training_runs import NUM_STEPS, column, curve, job_for, make_corpus, train_in_processes
+from tests.tasks.training.training_runs import NUM_STEPS, column, curve, job_for, train_in_processes
 
 STOPPED_AT = 14
 TOLERANCE, NORM_TOLERANCE = 1e-5, 5e-4
@@ -26,19 +25,6 @@ SETTINGS: Mapping[str, Any] = {
     "spikes": {"policy": "skip", "window_steps": 8, "min_history_steps": 4, "loss_z": 0.5, "grad_norm_z": 0.5},
 }
 LAYOUTS: Mapping[str, Mapping[str, Any]] = {"data": {}, "sharded": {"sharded": True}, "tensor": {"tensor": 2}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("processes") / "corpus")
 
 
 @pytest.fixture(scope="module")

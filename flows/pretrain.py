@@ -227,14 +227,22 @@ def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTra
 
     with TensorBoardLog(job.run_dir / TENSORBOARD_FOLDER) as log:
         try:
-            return run_training(job, num_workers=num_workers, on_rows=on_rows)
+            result = run_training(job, num_workers=num_workers, on_rows=on_rows)
+        except ValueError:  # a spike may have ended it
+            _show_spikes(job)
+            raise
         finally:  # what it did is of interest above all where it failed
             show_spikes()
-            if spikes := read_spikes(job.run_dir / SPIKES_FILE):
-                show_markdown("spikes", spikes_markdown(spikes), f"{len(spikes)} loss spikes and their documents")
             for name in (METRICS_FILE, ROLLED_BACK_FILE, SPIKES_FILE, WORKERS_FILE):
                 if (job.run_dir / name).is_file():
                     tracker.artifact(job.run_dir / name)
+    _show_spikes(job)
+    return result
+
+
+def _show_spikes(job: TrainJob) -> None:
+    if spikes := read_spikes(job.run_dir / SPIKES_FILE):
+        show_markdown("spikes", spikes_markdown(spikes), f"{len(spikes)} loss spikes and their documents")
 
 
 def _figures(row: MetricRow) -> dict[str, float]:

@@ -49,7 +49,7 @@ from tasks.metrics_file import METRICS_FILE, ROLLED_BACK_FILE, drawn_tokens
 from tasks.pack import MANIFEST, SPLITS, TokenShards
 from tasks.plan import plan_markdown
 from tasks.ports import ShardMap
-from tasks.samples import SAMPLES_FILE, read_samples
+from tasks.samples import SAMPLES_FILE, read_samples, samples_csv
 from tasks.spike_file import SPIKES_FILE, read_spikes, spikes_csv, spikes_markdown
 from tasks.store import RUN_RECORD
 from tasks.tokenization import TokenizedCorpus, tokenize
@@ -217,8 +217,9 @@ def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTra
         tracker.metric_rows([(row["step"], _figures(row)) for row in new])
         log.rows(rows)
         if any("held_out_loss" in row for row in new):
-            _log_samples(job, tracker)
-            log.samples(read_samples(job.run_dir / SAMPLES_FILE))
+            samples = read_samples(job.run_dir / SAMPLES_FILE)
+            tracker.text(samples_csv(samples), "samples.csv")
+            log.samples(samples)
         show_spikes()
         last = rows[-1]
         if last["loss"] is not None:
@@ -248,13 +249,6 @@ def _show_spikes(job: TrainJob) -> None:
 def _figures(row: MetricRow) -> dict[str, float]:
     """What MLflow draws of a step: every figure that is finite."""
     return {key: value for key, value in row.items() if key != "step" and isinstance(value, int | float)}
-
-
-def _log_samples(job: TrainJob, tracker: MlflowTracker) -> None:
-    """What the network has written so far, as a table (MLflow's format) that its page shows as text."""
-    columns = ["step", "prompt", "text"]
-    rows = read_samples(job.run_dir / SAMPLES_FILE)
-    tracker.json({"columns": columns, "data": [[row[name] for name in columns] for row in rows]}, "samples.json")
 
 
 def _register(

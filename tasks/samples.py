@@ -6,7 +6,10 @@ samples takes the same steps as one without, and a resumed run writes the same s
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,15 @@ def read_samples(samples_file: Path) -> list[dict[str, Any]]:
     """All complete lines; none where nothing was evaluated yet. A last line that is being written is left out."""
     content = samples_file.read_bytes() if samples_file.is_file() else b""
     return [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def samples_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Step, prompt and text: MLflow's page shows CSV as a table."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, ("step", "prompt", "text"))
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def truncate_samples(samples_file: Path, num_steps: int) -> None:

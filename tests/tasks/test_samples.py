@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from tokenizers import Tokenizer
 
 from model.config import DecoderConfig
 from model.decoder import Decoder
-from tasks.samples import MAX_NEW_TOKENS, PROMPTS, append_samples, read_samples, truncate_samples
+from tasks.samples import MAX_NEW_TOKENS, PROMPTS, append_samples, read_samples, samples_csv, truncate_samples
 from tasks.tokenizer import TokenizerConfig, train_tokenizer
 
 
@@ -66,3 +68,9 @@ def test_cut_at_a_checkpoint(tmp_path: Path):
     assert read_samples(file) == rows[:3]
     truncate_samples(file, 0)
     assert file.read_bytes() == b""
+
+
+def test_the_table_holds_whatever_was_written():
+    rows = [{"step": 3, "prompt": "", "text": 'a "b",\nc; =d'}, {"step": 6, "prompt": "The ", "text": ""}]
+    read = list(csv.DictReader(io.StringIO(samples_csv(rows), newline="")))
+    assert read == [{name: str(value) for name, value in row.items()} for row in rows]

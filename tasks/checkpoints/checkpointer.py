@@ -18,7 +18,7 @@ from model.decoder import Decoder
 from tasks.address import explained, redacted
 from tasks.checkpoints.pieces import Box, is_writer, own_box, own_part, stored_tensors, write_pieces
 from tasks.checkpoints.places import place
-from tasks.checkpoints.processes import Processes
+from tasks.checkpoints.processes import LostProcessError, Processes
 from tasks.checkpoints.state import (
     MODEL,
     OPTIMIZER,
@@ -149,7 +149,10 @@ class Checkpointer:
         return folder_of(self._place, state.step).address
 
     def finish(self) -> None:
-        """Wait until the last save is complete. Raises ValueError, in every process, where it failed in one."""
+        """Wait until the last save is complete.
+
+        Raises ValueError, in every process, where it failed in one, and LostProcessError where a process is gone.
+        """
         if self._writer is None:
             return
         self._writer.join()
@@ -225,7 +228,9 @@ class Checkpointer:
             self._first_alone(lambda: remove_checkpoint(where))
             listed = self._processes.gather(self._processes.together(write_own))
             self._first_alone(lambda: commit(listed))
-        except Exception as error:  # raised by `finish`
+        except LostProcessError as error:  # raised by `finish`, as what follows
+            self._failure = error
+        except Exception as error:
             reason = str(error) if isinstance(error, ValueError) else explained(error)
             self._failure = ValueError(f"saving {redacted(where.address)} failed: {reason}")
             self._failure.__cause__ = error

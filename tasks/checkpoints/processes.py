@@ -22,6 +22,10 @@ _TIME_LIMIT = datetime.timedelta(hours=2)
 """A process waits this long for the slowest one's part to reach the storage; for a lost one it does not wait."""
 
 
+class LostProcessError(RuntimeError):
+    """Another process of the training is gone: nobody's mistake, and no reason not to train on without it."""
+
+
 class Processes:
     """All processes of a training, made by all of them together."""
 
@@ -34,9 +38,15 @@ class Processes:
             self._group = dist.new_group(backend="gloo", timeout=_TIME_LIMIT)
 
     def gather(self, text: str) -> list[str]:
-        """What each process says, by rank."""
+        """What each process says, by rank. Raises LostProcessError where one of them is gone."""
         if self._group is None:
             return [text]
+        try:
+            return self._gathered(text)
+        except RuntimeError as error:  # gloo's own, of whatever kind
+            raise LostProcessError(f"another process of the training is gone: {error}") from error
+
+    def _gathered(self, text: str) -> list[str]:
         own = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)
         sizes = [torch.zeros((), dtype=torch.int64) for _ in range(self.world_size)]
         dist.all_gather(sizes, torch.tensor(len(own)), group=self._group)
@@ -50,7 +60,8 @@ class Processes:
     def together(self, call: Callable[[], T]) -> T:
         """`call()` in every process, and its result here; where it fails in one, every process raises.
 
-        Raises what it raised here, or, where it went well here, ValueError with the first other process's error.
+        Raises what it raised here, or, where it went well here, ValueError with the first other process's error;
+        LostProcessError where one of them is gone.
         """
         result: list[T] = []
         failure: Exception | None = None

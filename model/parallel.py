@@ -180,6 +180,16 @@ def without_exchange(model: Decoder) -> Iterator[None]:
         model.set_requires_gradient_sync(True)
 
 
+def forget_gathered(model: Decoder) -> None:
+    """Call before the optimizer moves the weights, where a forward pass without a backward pass may have come before.
+
+    Such a pass leaves the weights that it gathered in place, and the next one would compute with them again.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale the gradients so that their norm over all parameters and processes is at most `max_norm`.
 

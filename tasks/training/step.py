@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from model.decoder import Decoder
-from model.parallel import DATA, Parallelism, clip_grad_norm, without_exchange
+from model.parallel import DATA, Parallelism, clip_grad_norm, forget_gathered, without_exchange
 from model.scaling import HyperParameters
 from tasks.loader import Batch, batch_digest, combined_hash
 from tasks.spike_documents import token_losses
@@ -71,6 +71,7 @@ class Stepper:
 
     def take(self, learning_rate: float) -> None:
         """Move the weights by the gradients there are."""
+        forget_gathered(self.model)  # `batch_losses` looks at them first
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()

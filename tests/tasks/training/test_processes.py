@@ -46,6 +46,12 @@ def rolled_back(job: TrainJob, run_dir: Path, **layout: Any) -> TrainJob:
     return job.model_copy(update={"run_dir": run_dir, "recipe": job.recipe.model_copy(update=changes)})
 
 
+def watched(job: TrainJob, run_dir: Path, **layout: Any) -> TrainJob:
+    """Its spikes are looked at, and their steps taken."""
+    changes = {"spikes": job.recipe.spikes.model_copy(update={"policy": "alert"}), **layout}
+    return job.model_copy(update={"run_dir": run_dir, "recipe": job.recipe.model_copy(update=changes)})
+
+
 ROLLED_BACK_CALLS = 13  # ten steps, and three from the beginning
 
 
@@ -58,9 +64,10 @@ def together(corpus: Path, alone: TrainJob, tmp_path_factory: pytest.TempPathFac
         for name, layout in LAYOUTS.items()
     }
     back = rolled_back(alone, folder / "rolled back", sharded=True)
-    calls = [*((job, STOPPED_AT) for job in jobs.values()), (back, ROLLED_BACK_CALLS)]
-    assert train_in_processes(calls, folder / "meeting") == [STOPPED_AT] * len(jobs) + [3]
-    return {**jobs, "rolled back": back}
+    alert = {f"alert {name}": watched(alone, folder / f"alert {name}", **LAYOUTS[name]) for name in LAYOUTS}
+    calls = [*((job, STOPPED_AT) for job in (jobs | alert).values()), (back, ROLLED_BACK_CALLS)]
+    assert train_in_processes(calls, folder / "meeting") == [STOPPED_AT] * len(jobs | alert) + [3]
+    return {**jobs, **alert, "rolled back": back}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -93,6 +100,25 @@ def test_so_are_evaluation_samples_and_spikes(alone: TrainJob, together: dict[st
         assert (record.step, record.batch_hash) == (reference.step, reference.batch_hash)
         losses = {each.document_id: each.mean_loss for each in reference.documents}
         assert {each.document_id: each.mean_loss for each in record.documents} == pytest.approx(losses, rel=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def watched_alone(alone: TrainJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("watched alone")
+    train(watched(alone, run_dir), should_stop=iter([False] * (STOPPED_AT - 1) + [True]).__next__)
+    return run_dir
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_step_after_a_recorded_one_is_computed_with_the_weights_that_it_left(
+    watched_alone: Path, together: dict[str, TrainJob], layout: str
+):
+    run_dir = together[f"alert {layout}"].run_dir
+    steps = [record.step for record in read_spikes(run_dir / "spikes.jsonl")]
+    assert steps and steps[0] < STOPPED_AT and all(column(run_dir, "taken"))
+    assert steps == [record.step for record in read_spikes(watched_alone / "spikes.jsonl")]
+    assert column(run_dir, "loss") == pytest.approx(column(watched_alone, "loss"), rel=TOLERANCE)
+    assert column(run_dir, "grad_norm") == pytest.approx(column(watched_alone, "grad_norm"), rel=NORM_TOLERANCE)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -210,7 +210,7 @@ def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTra
         if len(spikes) > num_spikes:
             num_spikes = len(spikes)
             tracker.text(spikes_csv(spikes), "spikes.csv")
-            log.spikes(spikes)
+        log.spikes(spikes)
 
     def on_rows(rows: list[MetricRow], num_steps: int) -> None:
         new = [row for row in rows if row["batch"] > recorded_batch]

@@ -44,6 +44,7 @@ _TAGS = {
 }
 _SAMPLES, _SPIKES = "samples", "spikes"
 _TEXT_SUFFIX = "/text_summary"  # tensorboardX adds it
+_Text = tuple[str, int, str]  # tag, step, Markdown
 
 
 class TensorBoardLog:
@@ -51,7 +52,7 @@ class TensorBoardLog:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._known = _last_steps(folder)
+        self._last_step, self._texts = _known(folder)
         self._written = 0
         # a name of its own: tensorboardX names files by the second and would overwrite one of the same
         self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
@@ -61,10 +62,11 @@ class TensorBoardLog:
         """Rows of the metrics file, in the order in which they were written. What is no finite number is left out."""
         for row in rows:
             step = row["step"]
-            if step <= self._known[""]:
+            if step <= self._last_step:
                 continue
             if step <= self._written:
                 self._write(Event(session_log=SessionLog(status=SessionLog.START)), step)
+                self._texts = _before(step, self._texts)
             self._written = step
             values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(row)]
             self._write(Event(summary=Summary(value=values)), step)
@@ -80,15 +82,15 @@ class TensorBoardLog:
         self._flush_when_due()
 
     def spikes(self, records: Iterable[SpikeRecord]) -> None:
-        """The record of each spike as a text at its step."""
+        """The record of each spike as a text at its step; hand over all there are, also those taken back by now."""
         for record in records:
             self._text(_SPIKES, spikes_markdown([record]), record.step)
         self._flush_when_due()
 
     def _text(self, tag: str, markdown: str, step: int) -> None:
-        """Once a step: the callers hand over all that there is."""
-        if step > self._known[tag]:
-            self._known[tag] = step
+        """Once: the callers hand over all that there is."""
+        if (tag, step, markdown) not in self._texts:
+            self._texts.add((tag, step, markdown))
             self._write(Event(summary=text(tag, markdown)), step)
 
     def _write(self, event: Event, step: int) -> None:
@@ -152,14 +154,22 @@ def read_events(folder: Path) -> Iterator[Event]:
             position = end + 4
 
 
-def _last_steps(folder: Path) -> dict[str, int]:
-    """How far an earlier driver came: the figures under an empty name, the texts under theirs."""
-    last = {"": 0, _SAMPLES: 0, _SPIKES: 0}
+def _known(folder: Path) -> tuple[int, set[_Text]]:
+    """How far an earlier driver came with the figures, and the texts it wrote."""
+    last, texts = 0, set[_Text]()
     for event in read_events(folder):
         if event.HasField("session_log"):
-            last[""] = min(last[""], event.step - 1)
+            last = min(last, event.step - 1)
+            texts = _before(event.step, texts)
         for value in event.summary.value:
-            tag = value.tag.removesuffix(_TEXT_SUFFIX)
-            key = tag if tag in last else ""
-            last[key] = max(last[key], event.step)
-    return last
+            if value.HasField("tensor"):
+                markdown = value.tensor.string_val[0].decode()
+                texts.add((value.tag.removesuffix(_TEXT_SUFFIX), event.step, markdown))
+            else:
+                last = max(last, event.step)
+    return last, texts
+
+
+def _before(step: int, texts: set[_Text]) -> set[_Text]:
+    """Those that TensorBoard keeps where steps are taken again from this one on."""
+    return {each for each in texts if each[1] < step}

@@ -16,6 +16,7 @@ from typing import Any
 from model.config import PRESETS, num_flops_per_token, num_parameters
 from model.flops import peak_flop_per_s
 from model.memory import DeviceMemory, checkpoint_bytes, device_memory, evaluation_memory
+from tasks.checkpoints import read_state
 from tasks.device_facts import DeviceFacts, device_facts
 from tasks.evaluation.bits_per_byte import BATCH_TOKENS
 from tasks.markdown import markdown_table
@@ -105,6 +106,7 @@ def training_plan(
     train on, and for what does not fit into memory, with what would, or onto the disk.
     """
     facts = device_facts(device)
+    recipe = _as_it_goes_on(recipe)
     sizes = _Sizes(recipe, (corpus, *more), workers, facts)
     sizes.check_layout()
     sizes.check_memory()
@@ -156,6 +158,14 @@ def training_plan(
         if has_cost
         else None,
     )
+
+
+def _as_it_goes_on(recipe: PretrainRecipe) -> PretrainRecipe:
+    """A decay takes its batch over from the checkpoint that it begins at."""
+    if not recipe.decay_from or recipe.global_batch_tokens is not None:
+        return recipe
+    state = read_state(recipe.decay_from)
+    return recipe.model_copy(update={"global_batch_tokens": state.tokens_seen // state.step})
 
 
 class _Sizes:

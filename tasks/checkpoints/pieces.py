@@ -177,7 +177,7 @@ class StoredTensors:
                 if len(begins) != len(shape) or min((*shape, *begins), default=0) < 0:
                     raise self._damaged(file)
                 boxes[name] = Box(begins, shape)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or other JSON
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # other JSON
             raise self._damaged(file) from error
         return boxes
 

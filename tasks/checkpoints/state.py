@@ -140,9 +140,11 @@ def complete_files(where: Place) -> dict[str, StoredFile] | None:
         # before there were hashes: {name: bytes}
         listed = body["files"] if "files" in body else {n: {"num_bytes": s} for n, s in body["file_bytes"].items()}
         files = {name: StoredFile.model_validate(file) for name, file in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or other JSON
+        says_something = isinstance(body["state"], dict)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, or other JSON
         return None
-    if not all(_FILE.fullmatch(name) for name in files):
+    has_network = any(name.startswith(MODEL) for name in files)
+    if not (says_something and has_network and all(_FILE.fullmatch(name) for name in files)):
         return None
     there = where.sizes_bytes()
     return files if all(there.get(name) == file.num_bytes for name, file in files.items()) else None

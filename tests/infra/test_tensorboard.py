@@ -130,6 +130,31 @@ def test_steps_that_are_taken_again_replace_the_earlier_ones(tmp_path: Path):
     assert scalars(tmp_path)["loss/train"] == [*expected, (5, 1.0)]
 
 
+def test_texts_of_steps_that_are_taken_again_are_written_again(tmp_path: Path):
+    """The samples of the new course, and every spike: also the one that began the rollback, which was taken back."""
+    first, second = replace(RECORD, step=11), replace(RECORD, step=10, batch_hash="ffff")
+    old, new = ({"prompt": "", "step": 10, "text": text} for text in ("old", "new"))
+    with TensorBoardLog(tmp_path) as log:
+        log.rows([row(step) for step in range(1, 12)])
+        log.samples([old])
+        log.spikes([first])
+        log.rows([row(step) for step in range(9, 13)])
+        log.samples([new])
+        log.spikes([first, second])
+    before = len(texts(tmp_path))
+    with TensorBoardLog(tmp_path) as log:  # another driver that goes on adds nothing
+        log.samples([new])
+        log.spikes([first, second])
+    assert len(texts(tmp_path)) == before
+    shown: list[tuple[str, int]] = []
+    for event in read_events(tmp_path):
+        if event.HasField("session_log"):
+            shown = [each for each in shown if each[1] < event.step]
+        shown += [(value.tag.split("/")[0], event.step) for value in event.summary.value if value.HasField("tensor")]
+    assert sorted(shown) == [("samples", 10), ("spikes", 10), ("spikes", 11)]
+    assert "new" in [text for tag, _, text in texts(tmp_path) if tag.startswith("samples")][-1]
+
+
 def test_samples_are_shown_once_a_step_without_markup(tmp_path: Path):
     rows = [
         {"step": step, "prompt": prompt, "text": f"text of {step} <b>*"} for step in (10, 20) for prompt in ("", "The ")

@@ -21,6 +21,7 @@ from tasks.plan import TrainingPlan, plan_markdown, plan_rows, training_plan
 from tasks.planned_mixture import CorpusFacts
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 from tests.data.prose import prose
+from tests.tasks.checkpoints.tiny_training import state_at
 from tests.tasks.packed_texts import pack_texts
 
 CORPUS = CorpusFacts(reference="web@3", estimated_tokens=2_000_000, documents=4_000)
@@ -248,3 +249,14 @@ def test_a_mixture_counts_all_corpora_and_says_what_is_drawn_of_each(
     assert json.loads(json.dumps(mixed.as_json()))["mixture"][1]["tokens"] == 189_952
     short = planned(tmp_path, recipe(total_tokens="100000000"), more=[news])
     assert short.num_steps > mixed.num_steps  # the main corpus has no cap: it goes on alone
+
+
+def test_a_decay_takes_its_batch_over(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    state = state_at(5, tokens_seen=5 * 512, recipe=recipe().model_dump())
+    folder = tmp_path / "step-00000005"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    mark = {"state": state.model_dump(mode="json"), "files": {"model.safetensors": {"num_bytes": 7}}}
+    (folder / "state.json").write_text(json.dumps(mark))
+    chosen = recipe().model_copy(update={"decay_from": str(folder), "global_batch_tokens": None})
+    assert planned(tmp_path, chosen).batch_tokens == 512

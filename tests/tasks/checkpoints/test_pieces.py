@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from itertools import pairwise, product
 from pathlib import Path
@@ -107,6 +108,8 @@ ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         header({"weight": ENTRY, "__metadata__": {"DCP_SHARDING_INFO": '{"weight": {"saved_offsets": [-1]}}'}}),
         header({"weight": ENTRY, "__metadata__": {"DCP_SHARDING_INFO": '{"weight": {"saved_offsets": ["a"]}}'}}),
         b"\x02" + b"\0" * 7 + b"[]",
+        header({"weight": ENTRY | {"shape": [math.inf]}}),
+        (200_000).to_bytes(8, "little") + b"[" * 200_000,
     ],
 )
 def test_a_header_that_makes_no_sense_is_damage(tmp_path: Path, content: bytes):

@@ -99,6 +99,11 @@ def test_order_is_by_step_and_other_names_are_passed_over(tmp_path: Path):
         {"state": {}, "files": {"state.json": {"num_bytes": 7}}},
         {"state": {}, "file_bytes": {"model.safetensors": 6}},
         {"state": {}, "file_bytes": None},
+        {"state": {}, "files": {}},
+        {"files": {"model.safetensors": {"num_bytes": 7}}},
+        {"state": [], "files": {"model.safetensors": {"num_bytes": 7}}},
+        {"state": {}, "files": {"optimizer.safetensors": {"num_bytes": 7}}},
+        b"[" * 200_000,
     ],
 )
 def test_a_mark_that_is_damaged_is_none(tmp_path: Path, body: Any):

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tasks.metrics_file import METRICS_FILE, ROLLED_BACK_FILE
+from tasks.training import RUN_FILE
+
 MetricRow = dict[str, Any]
 OnRows = Callable[[list[MetricRow], int], None]
 _POLL_S = 1.0
@@ -43,12 +46,14 @@ class MetricsFollower(threading.Thread):
     """Hands the rows of a run's metrics to a callback, in order, those of each batch once.
 
     A run that goes on from a checkpoint takes the steps after it again, with the batches they had: these rows have been
-    handed over. After a rollback the steps are counted anew and the batches go on: these rows are new.
+    handed over. After a rollback the steps are counted anew and the batches go on: these rows are new. Rows that it
+    took back may have been in the file for less than a poll: they are in the other one by then, before newer ones come.
     """
 
-    def __init__(self, metrics_file: Path, run_file: Path, on_rows: OnRows) -> None:
+    def __init__(self, run_dir: Path, on_rows: OnRows) -> None:
         super().__init__(name="metrics", daemon=True)
-        self._tail, self._run_file, self._on_rows = Tail(metrics_file), run_file, on_rows
+        self._tails = [Tail(run_dir / METRICS_FILE), Tail(run_dir / ROLLED_BACK_FILE)]  # in this order
+        self._run_file, self._on_rows = run_dir / RUN_FILE, on_rows
         self._last_batch = -1
         self._done = threading.Event()
         self.error: Exception | None = None
@@ -60,8 +65,9 @@ class MetricsFollower(threading.Thread):
 
     def _hand_over(self) -> None:
         try:
-            rows = [row for line in self._tail.lines() if (row := json.loads(line))["batch"] > self._last_batch]
-            if rows:
+            found = [json.loads(line) for tail in self._tails for line in tail.lines()]
+            by_batch = {row["batch"]: row for row in found if row["batch"] > self._last_batch}
+            if rows := [by_batch[batch] for batch in sorted(by_batch)]:
                 self._last_batch = rows[-1]["batch"]
                 num_steps = json.loads(self._run_file.read_bytes())["num_steps"]
                 self._on_rows(rows, num_steps)

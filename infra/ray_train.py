@@ -25,8 +25,7 @@ from infra.ray_elastic import FittingSizes, GoesOn, ResizeError, RunFiles, Train
 from infra.ray_map import ClusterError
 from tasks.atomic import write_json
 from tasks.checkpoints import checkpoint_step, latest_checkpoint
-from tasks.metrics_file import METRICS_FILE
-from tasks.training import RUN_FILE, TrainingDivergedError, TrainJob, TrainResult, check_job, train
+from tasks.training import TrainingDivergedError, TrainJob, TrainResult, check_job, train
 
 RESULT_FILE = "result.json"
 STOP_GRACE_S = 6.0
@@ -204,7 +203,7 @@ def run_training(
         goes_on=GoesOn(partial(latest_checkpoint, job.checkpoints_location), files),
         fitting_sizes=FittingSizes(scaling_config, sizes, files) if isinstance(num_workers, tuple) else None,
     )
-    follower = MetricsFollower(job.run_dir / METRICS_FILE, job.run_dir / RUN_FILE, on_rows)
+    follower = MetricsFollower(job.run_dir, on_rows)
     fit = _Fit(trainer)
     follower.start()
     fit.start()

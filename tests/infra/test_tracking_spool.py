@@ -148,15 +148,15 @@ def test_a_run_that_goes_on_knows_what_waits_for_the_server(
 
 
 def test_what_mlflow_refuses_is_kept_and_fails_the_run(store: Store) -> None:
-    with pytest.raises(RejectedError, match=r"refused 1 writes .*bad\$name") as caught:  # noqa: SIM117
+    with pytest.raises(RejectedError, match=r"refused 1 writes .*bad/\.\./name") as caught:  # noqa: SIM117
         with tracked_run(store, "refused", tags={}) as tracker:
-            tracker.metrics({"bad$name": 1.0}, step=1)
+            tracker.metrics({"bad/../name": 1.0}, step=1)
             tracker.metrics({"loss": 1.0}, step=1)  # sent in the same call, and not to blame
     run = client(store).get_run(tracker.run_id)
-    assert run.info.status == "FAILED" and "bad$name" in run.data.tags["tokenmill.error"]
+    assert run.info.status == "FAILED" and "bad/../name" in run.data.tags["tokenmill.error"]
     assert steps(store, tracker.run_id) == [1]
     rejected = store.root / "spool" / tracker.run_id / "rejected.jsonl"
-    assert str(rejected) in str(caught.value) and '"bad$name"' in rejected.read_text()
+    assert str(rejected) in str(caught.value) and '"bad/../name"' in rejected.read_text()
 
 
 KILLED = """

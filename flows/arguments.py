@@ -96,6 +96,24 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+_RENAMED = {"more_corpora": "mix", "more_sources": "source"}
+_RENAMED_IN = {
+    ("pretrain", "Training"): {"profile": "recipe"},
+    ("plan", "Training"): {"profile": "recipe"},
+    ("pipeline", "Input"): {"profile": "input_profile"},
+    ("pipeline", "Curation"): {"recipe": "curation"},
+}
+
+
+def option_of(options: argparse.Namespace, model: str, field: str) -> str:
+    """The option that a field of the flow's parameters is set by, `--mix`; the field where it is set by none."""
+    renamed = _RENAMED | _RENAMED_IN.get((options.command, model), {})
+    name = renamed.get(field, field)
+    if name == "settings":
+        return "--set"
+    return f"--{name.replace('_', '-')}" if hasattr(options, name) else field
+
+
 def _preview(preview: argparse.ArgumentParser) -> None:
     preview.epilog = (
         "examples: `tokenmill preview --source crawl/ --recipe fineweb`; then the same with `--set"

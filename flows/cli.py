@@ -11,9 +11,10 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from flows.arguments import parser
+from flows.arguments import option_of, parser
 from flows.user_error import user_line
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not os.environ.get(_SUPERVISED_VARIABLE):
                 _complain(_INTERRUPTED)
             sys.exit(130)
-        line = user_line(error)
+        line = user_line(error, partial(option_of, options))
         if line is None:
             raise
         _complain(line)

@@ -95,6 +95,15 @@ def pretrain_command(store: Store, parameters: PretrainParameters) -> str:
     )
 
 
+def resume_skipping_command(store: Store, parameters: PretrainParameters, run_id: str) -> str:
+    """`tokenmill pretrain ...` that goes on with the MLflow run `run_id`, and leaves out what made it diverge."""
+    policy = "spikes.policy="
+    settings = [setting for setting in parameters.training.settings if not setting.startswith(policy)]
+    changed = {"settings": [*settings, f"{policy}skip"], "retrain_tokenizer": False}  # a resumed run keeps its own
+    training = parameters.training.model_copy(update=changed)
+    return pretrain_command(store, parameters.model_copy(update={"training": training, "resume_from": run_id}))
+
+
 def preview_command(store: Store, parameters: PreviewParameters) -> str:
     """`tokenmill preview ...` with these parameters."""
     sources = (parameters.source, *parameters.more_sources)

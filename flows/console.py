@@ -13,6 +13,7 @@ from tasks.funnel import funnel_rows
 
 if TYPE_CHECKING:
     from tasks.diff import VersionDiff
+    from tasks.spike_documents import SpikeRecord
 
 _LINE_INTERVAL_S = 10.0  # where there is no terminal: in a log
 _DOMAINS_IN_A_LINE = 3
@@ -72,6 +73,33 @@ def funnel_lines(result: Mapping[str, Any]) -> list[str]:
     lines.append(f"{'documents kept':<40}{kept:>10,}{kept / max(records, 1):>9.1%}")
     if (tokens := result.get("tokens")) is not None:
         lines.append(f"{'tokens':<40}{tokens:>10,}")
+    return lines
+
+
+def spike_line(spike: SpikeRecord) -> str:
+    """What happened at a step unlike the ones before it."""
+    loss = "not finite" if spike.loss is None else f"{spike.loss:.3f}"
+    usual = "" if spike.usual_loss is None else f" (usually {spike.usual_loss:.3f})"
+    done = "taken" if spike.step_taken else "not taken"
+    return f"step {spike.step:,}: spike, loss {loss}{usual}; policy {spike.policy}: the step was {done}"
+
+
+def training_lines(result: Mapping[str, Any]) -> list[str]:
+    """What a training made, for people. `result` is the flow's; earlier ones say nothing of spikes."""
+    left_out = result.get("steps_left_out", 0)
+    steps = f"{result['steps'] - left_out:,} steps{f' ({left_out:,} more were left out)' if left_out else ''}"
+    lines = [
+        f"model            {result['model']} ({result['num_parameters']:,} parameters)",
+        f"trained on       {result['tokens']:,} tokens in {steps}, loss {result['loss']:.4f}",
+    ]
+    if result.get("spikes", 0):
+        from tasks.diff_report import printable
+
+        worst = " ".join(printable(result["worst_document"]).split())
+        lines.append(f"loss spikes      {result['spikes']:,}, see {result['spikes_file']}; worst document: {worst}")
+    lines.append(f"held-out text    {result['bits_per_byte']:.4f} bits per byte")
+    lines.append(f"loss curve       {result['loss_curve']}")
+    lines.append(f"checkpoint       {result['checkpoint']}")
     return lines
 
 

@@ -6,10 +6,11 @@ second field, or a look at the store, is refused by the flow's own check before 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tasks.inputs import Profile
 from tasks.source_names import COMMON_CRAWL, EMBEDDED
@@ -18,6 +19,7 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 VERSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]+)?$"
 """name, or name@version."""
 _OPTIONAL_NAME = r"^$|" + _NAME
+_OPTIONAL_RUN_ID = r"^$|^[0-9a-f]{32}$"
 _OPTIONAL_PLACE = r"^$|^/|^[a-z][a-z0-9+.-]*://."
 
 _SOURCE = (
@@ -29,6 +31,12 @@ _SOURCE = (
 
 Setting = Annotated[str, Field(pattern=r"^[^=\s]+=")]
 Text = Annotated[str, Field(min_length=1)]
+
+
+def _run_id(value: object) -> object:
+    if isinstance(value, str) and not re.match(_OPTIONAL_RUN_ID, value):
+        raise ValueError(f"{value!r} is no id of an MLflow run: take the 32 characters of it from the run's page")
+    return value
 
 
 class _Parameters(BaseModel):
@@ -238,10 +246,10 @@ class PretrainParameters(_Parameters):
         description="Trained on as well, by weight, with the main corpus' tokenizer.",
     )
     training: Training = Field(default_factory=Training, title="Training")
-    resume_from: str = Field(
+    resume_from: Annotated[str, BeforeValidator(_run_id)] = Field(
         "",
         title="Resume from",
-        pattern=r"^$|^[0-9a-f]{32}$",
+        pattern=_OPTIONAL_RUN_ID,
         description="Id of the MLflow run to go on with, whatever has changed in the code since. Empty: the run of the"
         " same corpus, settings and code, where there is one.",
     )

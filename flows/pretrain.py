@@ -11,8 +11,9 @@ from prefect import State, flow
 from prefect.states import Cancelled, Completed
 
 from flows.approvals import NOT_APPROVED, NotApproved, ask
-from flows.command_line import pretrain_command
-from flows.console import console
+from flows.command_line import pretrain_command, resume_skipping_command
+from flows.console import console, spike_line
+from flows.failure import DivergedError
 from flows.parameters import PretrainParameters
 from flows.pretrain_corpora import copies_warning
 from flows.pretrain_plan import (
@@ -37,6 +38,7 @@ from flows.training_slot import training_slot, turn_of
 from infra.earlier_run import RUN_DIR_TAG
 from infra.follow import MetricRow
 from infra.mlflow_tracker import MlflowTracker, tracked_run
+from infra.model_card import LEFT_OUT_TAG, SPIKES_TAG
 from infra.ray_elastic import WORKERS_FILE
 from infra.ray_map import ray_cluster
 from infra.ray_train import RESULT_FILE, run_training
@@ -50,12 +52,12 @@ from tasks.pack import MANIFEST, SPLITS, TokenShards
 from tasks.plan import plan_markdown
 from tasks.ports import ShardMap
 from tasks.samples import SAMPLES_FILE, read_samples, samples_csv
-from tasks.spike_file import SPIKES_FILE, read_spikes, spikes_csv, spikes_markdown
+from tasks.spike_file import SPIKES_FILE, read_spikes, spikes_csv, spikes_markdown, worst_document
 from tasks.store import RUN_RECORD
 from tasks.tokenization import TokenizedCorpus, tokenize
 from tasks.tokenizer import TOKENIZER_FILE, tokenizer_hash
 from tasks.trained_corpora import mixture_tags, trained_corpora
-from tasks.training import TrainJob
+from tasks.training import TrainingDivergedError, TrainJob
 from tasks.version_facts import corpus_sizes
 
 _SHOWN_CURVE_DPI = 60  # 540 x 360 pixels, about 30 kB, which travel in the artifact itself
@@ -167,7 +169,8 @@ def _tracked(plan: PretrainPlan, parameters: PretrainParameters) -> dict[str, An
                 checkpoints=plan.checkpoints,
                 resume=True,
             )
-            result = run_as_task("train", _train, job, plan.num_workers, tracker)
+            skipping = resume_skipping_command(plan.store, plan.pinned(parameters), tracker.run_id)
+            result = run_as_task("train", _train, job, plan.num_workers, tracker, skipping)
         outcome = run_as_task("register", _register, plan, tracker, job, result, known.get("tokenizer", {}), warning)
         write_json(plan.run_dir / RUN_RECORD, known | {"outcome": outcome})
         return {**outcome, "mlflow_run_id": tracker.run_id, "trained": True, "changed": True}
@@ -200,20 +203,26 @@ def _tokenize(plan: PretrainPlan, shard_map: ShardMap) -> list[TokenizedCorpus]:
     return made
 
 
-def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTracker) -> dict[str, Any]:
-    recorded_batch = tracker.last_value("batch", -1)
-    num_spikes = 0
+def _train(
+    job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTracker, skipping_command: str
+) -> dict[str, Any]:
+    """`skipping_command` goes on with the run after a divergence, which it leaves out."""
+    recorded = tracker.points("loss")  # not the last step alone: a run may go on another way than it went
+    num_spikes, num_said = 0, len(read_spikes(job.run_dir / SPIKES_FILE))
 
     def show_spikes() -> None:
-        nonlocal num_spikes
+        nonlocal num_spikes, num_said
         spikes = read_spikes(job.run_dir / SPIKES_FILE)  # not from the rows: a rollback takes those back
         if len(spikes) > num_spikes:
             num_spikes = len(spikes)
             tracker.text(spikes_csv(spikes), "spikes.csv")
         log.spikes(spikes)
+        for spike in spikes[num_said:]:
+            console.say(spike_line(spike))
+        num_said = max(num_said, len(spikes))
 
     def on_rows(rows: list[MetricRow], num_steps: int) -> None:
-        new = [row for row in rows if row["batch"] > recorded_batch]
+        new = [row for row in rows if (row["step"], row["loss"]) not in recorded]
         tracker.metric_rows([(row["step"], _figures(row)) for row in new])
         log.rows(rows)
         if any("held_out_loss" in row for row in new):
@@ -229,9 +238,10 @@ def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTra
     with TensorBoardLog(job.run_dir / TENSORBOARD_FOLDER) as log:
         try:
             result = run_training(job, num_workers=num_workers, on_rows=on_rows)
-        except ValueError:  # a spike may have ended it
+        except TrainingDivergedError as error:
             _show_spikes(job)
-            raise
+            line = f"{error}. The documents are in {job.run_dir / SPIKES_FILE}"
+            raise DivergedError(line, "" if job.recipe.spikes.policy == "skip" else skipping_command) from error
         finally:  # what it did is of interest above all where it failed
             show_spikes()
             for name in (METRICS_FILE, ROLLED_BACK_FILE, SPIKES_FILE, WORKERS_FILE):
@@ -244,6 +254,10 @@ def _train(job: TrainJob, num_workers: int | tuple[int, int], tracker: MlflowTra
 def _show_spikes(job: TrainJob) -> None:
     if spikes := read_spikes(job.run_dir / SPIKES_FILE):
         show_markdown("spikes", spikes_markdown(spikes), f"{len(spikes)} loss spikes and their documents")
+
+
+def _where_spikes_are(spikes_file: Path) -> dict[str, str]:
+    return {"spikes_file": str(spikes_file), "worst_document": worst_document(read_spikes(spikes_file))}
 
 
 def _figures(row: MetricRow) -> dict[str, float]:
@@ -264,12 +278,15 @@ def _register(
         tracker.artifact(file)
     tracker.artifact(job.tokenizer_file, "tokenizer")
     drawn = drawn_tokens(job.run_dir / METRICS_FILE)
+    spikes, left_out = result["spikes"], result["steps_left_out"]
     digests = ", ".join(f"`{corpus.digest[:16]}`" for corpus in plan.corpora)
     summary = (
         f"{result['num_parameters']:,} parameters trained on {result['tokens']:,} tokens of corpus"
         f" **{plan.reference}** (digest {digests}), recipe `{plan.recipe.name}`:"
         f" {result['bits_per_byte']:.4f} bits per byte on held-out text."
     )
+    if spikes:
+        summary += f"\n\nLoss spikes: {spikes:,}, for which {left_out:,} steps were left out."
     if warning:
         summary += f"\n\n{warning[0].upper()}{warning[1:]}."
     model = register_model(
@@ -291,6 +308,9 @@ def _register(
         "checkpoint": result["checkpoint"],
         "steps": result["step"],
         "tokens": result["tokens"],
+        "steps_left_out": left_out,
+        "spikes": spikes,
+        **(_where_spikes_are(job.run_dir / SPIKES_FILE) if spikes else {}),
         **({"drawn_tokens": drawn} if drawn else {}),
         "loss": result["loss"],
         "bits_per_byte": result["bits_per_byte"],
@@ -320,6 +340,8 @@ def _version_tags(
         TOKENS_TAG: str(plan.main.manifest.get("estimated_tokens", 0)),
         "tokenizer_sha256": tokenizer_hash(job.tokenizer_file),
         "tokens": str(job.corpora[0].tokens_dir),
+        SPIKES_TAG: str(result["spikes"]),
+        LEFT_OUT_TAG: str(result["steps_left_out"]),
         "checkpoint": result["checkpoint"],
         "run_dir": str(plan.run_dir),
         **prefect_tags(plan.store),

@@ -10,7 +10,7 @@ from typing import Any
 from flows.parameters import CorpusShare, PretrainParameters
 from tasks.held_out_copies import num_held_out_copies
 from tasks.manifest import MANIFEST
-from tasks.planned_mixture import CorpusFacts
+from tasks.planned_mixture import CorpusFacts, counted_tokens
 from tasks.store import Store
 
 
@@ -51,13 +51,16 @@ class PlannedCorpus:
         share = self.share.model_dump(exclude={"corpus"})
         return {"corpus": self.reference, "corpus_digest": self.digest, **share}
 
-    def facts(self, store: Store) -> CorpusFacts:
-        shards = store.tokens.glob(f"{self.digest[:16]}-*")
+    def facts(self, store: Store, *, tokenizer_sha256: str = "", held_out_fraction: float = 0.0) -> CorpusFacts:
+        """What planning takes of it; its tokens are counted where this store has shards of that tokenizer and split."""
+        found = sorted(store.tokens.glob(f"{self.digest[:16]}-*"))
+        shards = [folder for folder in found if (folder / MANIFEST).is_file()]
         return CorpusFacts(
             reference=self.reference,
             estimated_tokens=self.estimated_tokens,
             documents=self.manifest["documents_kept"],
-            token_shards=tuple(sorted(folder.name for folder in shards if (folder / MANIFEST).is_file())),
+            token_shards=tuple(folder.name for folder in shards),
+            counted=counted_tokens(shards, tokenizer_sha256=tokenizer_sha256, held_out_fraction=held_out_fraction),
             weight=self.share.weight,
             max_epochs=self.share.max_epochs or None,
             max_tokens=self.share.max_tokens or None,

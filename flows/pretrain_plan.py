@@ -17,7 +17,7 @@ from infra.registry import model_references
 from infra.settings import current_store
 from tasks.checkpoints import checkpoint_step, latest_checkpoint, read_state
 from tasks.checkpoints.places import place
-from tasks.manifest import code_version, fingerprint, library_versions
+from tasks.manifest import code_version, fingerprint, library_versions, read_manifest
 from tasks.plan import TrainingPlan, training_plan
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe, resume_differences
 from tasks.store import RUN_RECORD, Store, checked_name
@@ -78,7 +78,10 @@ class PretrainPlan:
 
     def training_plan(self, *, probe: bool, price_per_device_hour: float | None = None) -> TrainingPlan:
         """What the run takes (`tasks.plan`); ValueError where it does not fit. Without `probe` nothing is run."""
-        main, *more = [corpus.facts(self.store) for corpus in self.corpora]
+        sha256, fraction = self._tokenizer_sha256, self.recipe.held_out_fraction
+        main, *more = [
+            corpus.facts(self.store, tokenizer_sha256=sha256, held_out_fraction=fraction) for corpus in self.corpora
+        ]
         given: dict[str, Any] = {"more": more, "folder": self.run_dir, "keeps_checkpoints_there": not self.checkpoints}
         if self.min_workers:  # each has more to do, and where weights are divided more to hold
             training_plan(self.recipe, main, workers=self.min_workers, probe=False, **given)
@@ -90,6 +93,13 @@ class PretrainPlan:
             probe=probe,
             **given,
         )
+
+    @property
+    def _tokenizer_sha256(self) -> str:
+        """Of the tokenizer that the run is packed with; empty where it is not in this store yet."""
+        line = tokenizer_line(self.store, self.main.manifest, self.recipe)
+        made = read_manifest(line.folder / str(self.tokenizer.generation))
+        return str(made.get("sha256", "")) if made else ""
 
     @property
     def can_be_judged(self) -> bool:

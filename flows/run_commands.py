@@ -123,14 +123,12 @@ def _pretrain(options: argparse.Namespace, _: Store) -> int:
 
 
 def _print_training(result: Mapping[str, Any]) -> None:
+    from flows.console import training_lines
+
     if not result["trained"]:
         print(f"not trained      {result['why_not']}")
         return
-    print(f"model            {result['model']} ({result['num_parameters']:,} parameters)")
-    print(f"trained on       {result['tokens']:,} tokens in {result['steps']:,} steps, loss {result['loss']:.4f}")
-    print(f"held-out text    {result['bits_per_byte']:.4f} bits per byte")
-    print(f"loss curve       {result['loss_curve']}")
-    print(f"checkpoint       {result['checkpoint']}")
+    print("\n".join(training_lines(result)))
 
 
 def _plan(options: argparse.Namespace, _: Store) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tasks.ports import ShardError
 
@@ -26,15 +26,25 @@ def _disk_is_full(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", None) == 13  # SQLITE_FULL (sqlite3.h)
 
 
-def user_line(error: BaseException) -> str | None:
-    """One line, where the error is one that the user can mend; None for a fault of ours."""
+def user_line(error: BaseException, named: Callable[[str, str], str] = lambda model, field: field) -> str | None:
+    """One line, where the error is one that the user can mend; None for a fault of ours.
+
+    `named` says what the user knows a field of the flows' parameters by, given the name of its model.
+    """
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
+        first_name, *more = map(str, first["loc"]) if first["loc"] else ("",)
+        name = named(error.title, first_name)
+        is_option = name.startswith("--")  # which may be repeated: what was typed has no number
+        field = (
+            " ".join([name, *(each for each in more if not each.isdigit())]) if is_option else ".".join([name, *more])
+        )
         if first["type"] == "literal_error":
             return f"{field}: there is no {first['input']!r}; there is {first['ctx']['expected']}"
+        if first["type"] == "value_error":  # a sentence of ours, before which pydantic puts words of its own
+            return f"{field}: {first['ctx']['error']}".removeprefix(": ")
         return f"{field}: {first['msg']}"
     if any(_disk_is_full(each) for each in causes(error)):  # what could not be recorded hides what went wrong
         return "the disk is full: free some space (or choose another --store) and run the same command again"

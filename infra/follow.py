@@ -43,7 +43,7 @@ class Tail:
 
 
 class MetricsFollower(threading.Thread):
-    """Hands the rows of a run's metrics to a callback, in order, those of each batch once.
+    """Hands the rows of a run's metrics to a callback, in order, each step's with the same batch once.
 
     A run that goes on from a checkpoint takes the steps after it again, with the batches they had: these rows have been
     handed over. After a rollback the steps are counted anew and the batches go on: these rows are new. Rows that it
@@ -54,7 +54,8 @@ class MetricsFollower(threading.Thread):
         super().__init__(name="metrics", daemon=True)
         self._tails = [Tail(run_dir / METRICS_FILE), Tail(run_dir / ROLLED_BACK_FILE)]  # in this order
         self._run_file, self._on_rows = run_dir / RUN_FILE, on_rows
-        self._last_batch = -1
+        self._tails[1].lines()  # what was taken back before this begins, others have handed over
+        self._seen: set[tuple[int, int]] = set()
         self._done = threading.Event()
         self.error: Exception | None = None
 
@@ -66,9 +67,11 @@ class MetricsFollower(threading.Thread):
     def _hand_over(self) -> None:
         try:
             found = [json.loads(line) for tail in self._tails for line in tail.lines()]
-            by_batch = {row["batch"]: row for row in found if row["batch"] > self._last_batch}
-            if rows := [by_batch[batch] for batch in sorted(by_batch)]:
-                self._last_batch = rows[-1]["batch"]
+            rows = sorted(
+                (row for row in found if (row["step"], row["batch"]) not in self._seen), key=lambda row: row["batch"]
+            )
+            if rows:
+                self._seen |= {(row["step"], row["batch"]) for row in rows}
                 num_steps = json.loads(self._run_file.read_bytes())["num_steps"]
                 self._on_rows(rows, num_steps)
         except Exception as error:  # shown by the driver when training is over; training itself must not stop for it

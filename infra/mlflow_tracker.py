@@ -66,22 +66,21 @@ class MlflowTracker:
     """One MLflow run. All that is written returns at once and raises nothing of the server's; what MLflow refuses
     makes the run fail at its end."""
 
-    def __init__(self, spool: Spool, run: Run) -> None:
-        self._spool = spool
+    def __init__(self, spool: Spool, mlflow_client: MlflowClient, run: Run) -> None:
+        self._spool, self._client = spool, mlflow_client
         self.run_id, self.experiment_id = str(run.info.run_id), str(run.info.experiment_id)
         self.artifact_uri = str(run.info.artifact_uri)
         self._parent = str(run.data.tags.get("mlflow.parentRunId", ""))
-        self._latest: dict[str, tuple[int, float]] = {}
+        self._last_steps: dict[str, int] = {}
         for metric in run.data.to_proto().metrics:  # of each the latest
-            self._note(metric.key, metric.step, metric.value)
+            self._note_step(metric.key, metric.step)
         for entry in spool.pending():
             for step, values in entry.get("rows", ()):
-                for key, value in values.items():
-                    self._note(key, step, value)
+                for key in values:
+                    self._note_step(key, step)
 
-    def _note(self, metric: str, step: int, value: float) -> None:
-        if step >= self._latest.get(metric, (-1, 0.0))[0]:
-            self._latest[metric] = step, value
+    def _note_step(self, metric: str, step: int) -> None:
+        self._last_steps[metric] = max(step, self._last_steps.get(metric, -1))
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Nested values as dotted names; rules of a recipe by their kind. What the run has said before stays."""
@@ -100,8 +99,8 @@ class MlflowTracker:
         for start in range(0, len(plain), few):
             self._spool.append({"kind": "metrics", "at": _now_ms(), "rows": plain[start : start + few]})
         for step, values in plain:
-            for key, value in values.items():
-                self._note(key, step, value)
+            for key in values:
+                self._note_step(key, step)
 
     def scores(self, model_id: str, values: Mapping[str, float], corpus: str, digest: str) -> None:
         """Metrics of a registered model on a corpus: of this run, whose input the model becomes, and of the model."""
@@ -111,11 +110,23 @@ class MlflowTracker:
 
     def last_step(self, metric: str) -> int:
         """The last step that this run has of `metric`, here or at the server; -1 where it has none."""
-        return self._latest.get(metric, (-1, 0.0))[0]
+        return self._last_steps.get(metric, -1)
 
-    def last_value(self, metric: str, default: float) -> float:
-        """The value at that step; `default` where there is none."""
-        return self._latest.get(metric, (-1, default))[1]
+    def points(self, metric: str) -> set[tuple[int, float]]:
+        """Every step and value that this run has of `metric`, here or at the server.
+
+        UnavailableError (a ValueError) where the server is away for ten minutes.
+        """
+        if self.last_step(metric) < 0:
+            return set()
+        written = {
+            (step, values[metric])
+            for entry in self._spool.pending()
+            for step, values in entry.get("rows", ())
+            if metric in values
+        }
+        history = answered(lambda: self._client.get_metric_history(self.run_id, metric), f"reading {metric}")
+        return written | {(point.step, point.value) for point in history}
 
     def tags(self, values: Mapping[str, str]) -> None:
         self._spool.append({"kind": "tags", "values": dict(values)})
@@ -242,7 +253,7 @@ def _begun(
         parent_tag = {"mlflow.parentRunId": parent} if parent else {}
         experiment_id = _experiment_id(store, mlflow_client)
         run = mlflow_client.create_run(experiment_id, run_name=name, tags={**tags, **parent_tag})
-    tracker = MlflowTracker(Spool(store, mlflow_client, str(run.info.run_id)), run)
+    tracker = MlflowTracker(Spool(store, mlflow_client, str(run.info.run_id)), mlflow_client, run)
     tracker.begin(again=earlier is not None)
     if earlier is not None:
         tracker.tags(tags)

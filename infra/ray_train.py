@@ -25,6 +25,8 @@ from infra.ray_elastic import FittingSizes, GoesOn, ResizeError, RunFiles, Train
 from infra.ray_map import ClusterError
 from tasks.atomic import write_json
 from tasks.checkpoints import checkpoint_step, latest_checkpoint
+from tasks.metrics_file import read_metrics
+from tasks.spike_file import SPIKES_FILE, read_spikes
 from tasks.training import TrainingDivergedError, TrainJob, TrainResult, check_job, train
 
 RESULT_FILE = "result.json"
@@ -54,14 +56,19 @@ def _worker(configuration: dict[str, Any]) -> None:
     if not result.complete and not files.stop.exists():
         raise ResizeError("training stopped at a checkpoint to go on with another number of workers")
     if rank == 0:
-        write_json(job.run_dir / RESULT_FILE, _summary(result))
+        write_json(job.run_dir / RESULT_FILE, result_facts(result))
 
 
-def _summary(result: TrainResult) -> dict[str, Any]:
+def result_facts(result: TrainResult) -> dict[str, Any]:
+    """What RESULT_FILE holds. `tokens` are those that the weights were trained on: without the steps that were left out
+    after a spike."""
+    steps_left_out = sum(not row.get("taken", True) for row in read_metrics(result.metrics_file))
     return {
         "step": result.step,
         "num_steps": result.num_steps,
-        "tokens": result.tokens_seen,
+        "steps_left_out": steps_left_out,
+        "spikes": len(read_spikes(result.metrics_file.with_name(SPIKES_FILE))),
+        "tokens": result.tokens_seen - steps_left_out * (result.tokens_seen // result.step),
         "loss": result.loss,
         "bits_per_byte": result.held_out.bits_per_byte if result.held_out else None,
         "checkpoint": result.checkpoint,
@@ -93,19 +100,23 @@ def _processes_per_node(num_workers: int, places: list[int]) -> int:
     return num_workers if num_workers <= max(places) else min(place for place in places if place)
 
 
-def _check(job: TrainJob, num_workers: int, places: list[int]) -> None:
+def _check(job: TrainJob, num_workers: int, places: list[int], num_gpus: int) -> None:
     """ValueError where so many workers cannot run the job."""
-    check_job(job, num_workers, processes_per_node=_processes_per_node(num_workers, places), num_gpus=num_gpus())
+    check_job(job, num_workers, processes_per_node=_processes_per_node(num_workers, places), num_gpus=num_gpus)
 
 
 def _fitting_sizes(job: TrainJob, smallest: int, largest: int, places: list[int]) -> list[int]:
-    """The numbers of workers that can run the job. Both ends must; in between those are left out that cannot."""
-    for size in {smallest, largest}:
-        _check(job, size, places)
+    """The numbers of workers that can run the job. Both ends must; in between those are left out that cannot.
+
+    Only for the fewest the devices must be there now.
+    """
+    there = num_gpus()
+    _check(job, smallest, places, there)
+    _check(job, largest, places, max(there, largest) if there else 0)
 
     def fits(size: int) -> bool:
         try:
-            _check(job, size, places)
+            _check(job, size, places, max(there, size) if there else 0)
         except ValueError:
             return False
         return True

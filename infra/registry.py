@@ -32,7 +32,7 @@ from mlflow.types import DataType, ParamSchema, ParamSpec
 from mlflow.utils.git_utils import get_git_commit
 
 from infra.mlflow_tracker import MlflowTracker
-from infra.model_card import model_card
+from infra.model_card import model_card, tokens_trained_on
 from infra.settings import mlflow_uri
 from infra.tracking_client import answered, client
 from tasks.atomic import new_directory
@@ -274,7 +274,7 @@ class _Registration:
         """What the checkpoint says of itself, as metrics of the model, and of the run, on its corpus."""
         now = int(time.time() * 1000)
         corpus, digest = self.tags.get("corpus"), self.tags.get("corpus_digest", "")[:36]  # all that MLflow holds
-        values = {"model.loss": state.loss, "model.tokens": float(state.tokens_seen)}
+        values = {"model.loss": state.loss, "model.tokens": float(tokens_trained_on(state, self.tags))}
         if state.held_out is not None:
             values["model.bits_per_byte"] = state.held_out.bits_per_byte
         return [

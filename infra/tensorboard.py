@@ -2,8 +2,9 @@
 
 The driver writes, from what rank 0 puts into the run's files (metrics, samples, spikes); training waits for none of it.
 Events gather in the file's buffer and reach the disk every few seconds. Where a run goes on, the folder says how far it
-came, and what it knows is not written again. Steps that are taken again (a rollback) replace the earlier ones: the file
-says so as TensorFlow does after a restart, and TensorBoard drops them.
+came, and steps that it has with the same loss are not written again. Steps that are taken again otherwise (a rollback,
+another policy) replace the earlier ones: the file says so as TensorFlow does after a restart, and TensorBoard drops
+them.
 
 The format is TensorFlow's: records of length, checksum, data, checksum, each an `Event`. tensorboardX, which comes with
 Ray, writes them; TensorBoard itself is needed only to look at them.
@@ -52,8 +53,8 @@ class TensorBoardLog:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._last_step, self._texts = _known(folder)
-        self._written = 0
+        self._losses, self._texts = _known(folder)
+        self._last_step = max(self._losses, default=0)
         # a name of its own: tensorboardX names files by the second and would overwrite one of the same
         self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
         self._flushed_at = time.monotonic()
@@ -61,13 +62,14 @@ class TensorBoardLog:
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows of the metrics file, in the order in which they were written. What is no finite number is left out."""
         for row in rows:
-            step = row["step"]
-            if step <= self._last_step:
+            step, loss = row["step"], _single(row["loss"])
+            if step in self._losses and self._losses[step] == loss:
                 continue
-            if step <= self._written:
+            if step <= self._last_step:
                 self._write(Event(session_log=SessionLog(status=SessionLog.START)), step)
+                self._losses = {known: value for known, value in self._losses.items() if known < step}
                 self._texts = _before(step, self._texts)
-            self._written = step
+            self._losses[step], self._last_step = loss, step
             values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(row)]
             self._write(Event(summary=Summary(value=values)), step)
         self._flush_when_due()
@@ -154,22 +156,32 @@ def read_events(folder: Path) -> Iterator[Event]:
             position = end + 4
 
 
-def _known(folder: Path) -> tuple[int, set[_Text]]:
-    """How far an earlier driver came with the figures, and the texts it wrote."""
-    last, texts = 0, set[_Text]()
+def _known(folder: Path) -> tuple[dict[int, float | None], set[_Text]]:
+    """The steps that an earlier driver wrote, with their losses, and its texts."""
+    losses, texts = dict[int, float | None](), set[_Text]()
     for event in read_events(folder):
         if event.HasField("session_log"):
-            last = min(last, event.step - 1)
+            losses = {step: loss for step, loss in losses.items() if step < event.step}
             texts = _before(event.step, texts)
         for value in event.summary.value:
             if value.HasField("tensor"):
                 markdown = value.tensor.string_val[0].decode()
                 texts.add((value.tag.removesuffix(_TEXT_SUFFIX), event.step, markdown))
             else:
-                last = max(last, event.step)
-    return last, texts
+                losses.setdefault(event.step, None)
+                if value.tag == _TAGS["loss"]:
+                    losses[event.step] = value.simple_value
+    return losses, texts
 
 
 def _before(step: int, texts: set[_Text]) -> set[_Text]:
     """Those that TensorBoard keeps where steps are taken again from this one on."""
     return {each for each in texts if each[1] < step}
+
+
+def _single(loss: float | None) -> float | None:
+    """As the file holds it; None where it is not finite, because then it holds none."""
+    if loss is None or not math.isfinite(loss):
+        return None
+    value: float = struct.unpack("<f", struct.pack("<f", loss))[0]
+    return value

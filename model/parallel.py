@@ -89,8 +89,8 @@ class Parallelism:
         """
         if world_size % self.tensor:
             raise ValueError(
-                f"{world_size} processes do not divide into groups of {self.tensor} that share a block; choose a "
-                f"multiple of tensor, or a divisor of {world_size} for tensor"
+                f"{world_size} processes do not divide into groups of {self.tensor} that share a block: take "
+                f"{-(-world_size // self.tensor) * self.tensor} (--workers), or a divisor of {world_size} for tensor"
             )
         if world_size != self.world_size:
             raise ValueError(

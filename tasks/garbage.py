@@ -224,19 +224,23 @@ class _Planner:
         ]
 
     def _runs(self, unfinished: Mapping[Path, _Unfinished]) -> None:
+        origins = _decay_origins(unfinished)
         for run in _folders(self._store.runs):
             lock = f"run-{run.name}"
+            begun_here = {origin.name: why for origin, why in origins.items() if origin.parent == run / CHECKPOINTS}
             record = _record(run)
             left = f"its checkpoints in {record['checkpoints']} are left alone" if record.get("checkpoints") else ""
             if run in unfinished and left:
                 self._decide(run, f"the unfinished training may go on: {left}", "", lock, only_idle=False)
             elif run in unfinished:
-                self._checkpoints(run, _needed_to_go_on(run), lock)
+                self._checkpoints(run, begun_here | _needed_to_go_on(run), lock)
             elif models := self._models_of(run):
                 if left:
                     self._decide(run, f"{models[0].name} was made by it: {left}", "", lock, only_idle=False)
                 named = {Path(m.checkpoint).name: f"{m.name} names it" for m in models if m.checkpoint}
-                self._checkpoints(run, named, lock)
+                self._checkpoints(run, begun_here | named, lock)
+            elif begun_here:
+                self._checkpoints(run, begun_here, lock)
             elif "outcome" in record:
                 why = f"its model is no longer in the registry{left and '; '}{left}"
                 self._decide(run, None, why, lock, only_idle=False)
@@ -348,6 +352,14 @@ def _stage_manifest(folder: Path) -> Mapping[str, Any] | None:
         return read_manifest(folder)
     except (ValueError, OSError):
         return None
+
+
+def _decay_origins(unfinished: Iterable[Path]) -> dict[Path, str]:
+    """The checkpoints that unfinished trainings decay from, and may go back to."""
+    origins = {run: _record(run).get("recipe", {}).get("decay_from") for run in unfinished}
+    return {
+        Path(origin): f"the unfinished training {run.name} decays from it" for run, origin in origins.items() if origin
+    }
 
 
 def _record(run: Path) -> Mapping[str, Any]:

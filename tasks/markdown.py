@@ -49,5 +49,6 @@ def _shown(value: object) -> str:
 def markdown_quotes(pairs: Iterable[tuple[str, str]]) -> str:
     """What a model made of each prompt. Quotes, because Prefect's page never wraps the cells of a table."""
     return "\n\n".join(
-        f"**{markdown_cell(prompt)}**\n\n> {markdown_cell(text) or '(nothing)'}" for prompt, text in pairs
+        f"**{markdown_cell(prompt) or '(no prompt)'}**\n\n> {markdown_cell(text) or '(nothing)'}"
+        for prompt, text in pairs
     )

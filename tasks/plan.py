@@ -34,6 +34,8 @@ GPU_PEAK_SHARE = 0.4
 GPU_MIN_PARAMETERS = 100_000_000
 """Of a GPU's bf16 peak. Published, not measured here: torchtitan 33 to 39 % at 8B on H100, nanochat about 50 % at 124M.
 Of smaller networks, which do not fill such a GPU, nothing is said."""
+RULE_OF_THUMB = "a rule of thumb, not this machine"
+CALIBRATE = "`tokenmill plan` measures it by probe steps"
 FORWARD_SHARE = 1 / 3
 """Of a training step's operations (Chowdhery et al. 2022): what an evaluation takes a token."""
 
@@ -52,13 +54,16 @@ class TrainingPlan:
     """A run's figures. Seconds are None where nothing is known of the device, cost where there is no price."""
 
     corpus: str  # the main one
-    estimated_corpus_tokens: int  # of all corpora
+    estimated_corpus_tokens: int  # of all corpora; exact where `corpus_is_counted`
+    corpus_is_counted: bool  # all are tokenised already, with this tokenizer
+    length_is_exact: bool  # the number of steps does not hang on an estimate
     token_shards: tuple[str, ...]
     mixture: tuple[PlannedShare, ...]  # of several corpora, the main one first; empty for one
     recipe_name: str
     model: str
     device: str
     workers: int
+    num_devices: int  # that are paid for: GPUs, or machines like this one where the workers share CPU cores
     parameters: int
     flop: int
     tokens: int
@@ -103,12 +108,14 @@ def training_plan(
 
     It is trained on `corpus`, which is evaluated on, and on `more`. Without `probe` nothing is run and nothing is
     written. Raises ValueError in one line for a layout that does not divide, for weights and caps that leave nothing to
-    train on, and for what does not fit into memory, with what would, or onto the disk.
+    train on, for a corpus of less than its part of one batch, and for what does not fit into memory, with what
+    would, or onto the disk.
     """
     facts = device_facts(device)
     recipe = _as_it_goes_on(recipe)
     sizes = _Sizes(recipe, (corpus, *more), workers, facts)
     sizes.check_layout()
+    sizes.mixture.check_batch(sizes.batch_tokens, sizes.parallelism.data)
     sizes.check_memory()
     measured = _measured(sizes, facts) if probe else None
     memory = sizes.memory(measured)
@@ -126,13 +133,16 @@ def training_plan(
     has_cost = seconds is not None and price_per_device_hour is not None
     return TrainingPlan(
         corpus=corpus.reference,
-        estimated_corpus_tokens=sum(each.estimated_tokens for each in sizes.corpora),
+        estimated_corpus_tokens=sum(each.tokens(recipe.vocab_size) for each in sizes.corpora),
+        corpus_is_counted=sizes.is_counted,
+        length_is_exact=sizes.length_is_exact,
         token_shards=tuple(name for each in sizes.corpora for name in each.token_shards),
         mixture=sizes.mixture.shares(sizes.tokens) if more else (),
         recipe_name=recipe.name,
         model=recipe.model,
         device=facts.name,
         workers=workers,
+        num_devices=sizes.num_devices,
         parameters=sizes.parameters,
         flop=sizes.flop_per_token * sizes.tokens,
         tokens=sizes.tokens,
@@ -154,7 +164,7 @@ def training_plan(
         tokens_per_s=round(sizes.tokens / seconds_of["steps"], 1) if seconds_of else None,
         based_on=based_on,
         price_per_device_hour=price_per_device_hour,
-        cost=round(seconds / 3600 * workers * price_per_device_hour, 2)  # type: ignore[operator]
+        cost=round(seconds / 3600 * sizes.num_devices * price_per_device_hour, 2)  # type: ignore[operator]
         if has_cost
         else None,
     )
@@ -180,7 +190,12 @@ class _Sizes:
         self.parallelism = parallelism_of(recipe, workers, facts.type)
         self.parameters = num_parameters(self.config)
         self.flop_per_token = num_flops_per_token(self.config, recipe.seq_len)
-        self.mixture = PlannedMixture(corpora, held_out_fraction=recipe.held_out_fraction, seq_len=recipe.seq_len)
+        self.mixture = PlannedMixture(
+            corpora,
+            held_out_fraction=recipe.held_out_fraction,
+            seq_len=recipe.seq_len,
+            vocab_size=recipe.vocab_size,
+        )
         self.tokens_per_epoch = self.mixture.tokens_per_epoch
         self.batch_tokens = recipe.batch_tokens(self.tokens_per_epoch)
         self.num_steps = self.mixture.num_steps(recipe.num_steps(self.tokens_per_epoch), self.batch_tokens)
@@ -189,11 +204,22 @@ class _Sizes:
         self.num_checkpoints = -(-self.num_steps // recipe.checkpoint_every_steps)
         self.checkpoint_bytes = checkpoint_bytes(self.config, recipe.optimizer)
         held_out = max(1, int(corpus.documents * recipe.held_out_fraction))
-        self.tokens_per_document = max(1, corpus.estimated_tokens // max(1, corpus.documents))
+        self.tokens_per_document = max(1, corpus.tokens(recipe.vocab_size) // max(1, corpus.documents))
         self.evaluated_tokens = min(recipe.evaluate_max_documents, held_out) * self.tokens_per_document
         # workers beyond this machine's cores are taken to have machines like it
         on_one_device = min(workers, facts.cores) if facts.type == "cpu" else 1
         self.memory_each = facts.memory_bytes // on_one_device
+        self.num_devices = -(-workers // on_one_device)
+        self.is_counted = all(each.counted is not None for each in corpora)
+
+    @property
+    def length_is_exact(self) -> bool:
+        """Whether the run would have as many steps if the corpora were a third larger, or a quarter smaller."""
+        others = (int(share * self.tokens_per_epoch) for share in (3 / 4, 4 / 3))
+        now = (self.num_steps, self.batch_tokens)
+        return self.is_counted or all(
+            (self.recipe.num_steps(other), self.recipe.batch_tokens(other)) == now for other in others
+        )
 
     def check_layout(self) -> None:
         """ValueError for workers that do not divide."""
@@ -291,7 +317,7 @@ class _Sizes:
         recipe = self.recipe
         all_are_good = recipe.checkpoint_every_steps % recipe.evaluate_every_steps == 0
         at_most = min(self.num_checkpoints, recipe.keep_checkpoints + (1 if all_are_good else 2))
-        to_pack = sum(corpus.estimated_tokens for corpus in self.corpora if not corpus.token_shards)
+        to_pack = sum(corpus.tokens(recipe.vocab_size) for corpus in self.corpora if corpus.counted is None)
         return {
             "checkpoints": at_most * self.checkpoint_bytes if keeps_checkpoints_there else 0,
             "model": self.parameters * 4,
@@ -319,14 +345,16 @@ class _Sizes:
 
     def _known_tokens_per_s(self) -> tuple[float | None, str]:
         if self.facts.type == "cpu":
-            speed = min(CPU_MAX_TOKENS_PER_S, CPU_FLOP_PER_S / self.flop_per_token)
-            return speed, "measured on two CPU cores"
+            speed = self.num_devices * min(CPU_MAX_TOKENS_PER_S, CPU_FLOP_PER_S / self.flop_per_token)
+            return speed, f"{RULE_OF_THUMB}, from two CPU cores; {CALIBRATE}"
         import torch
 
         peak = peak_flop_per_s(self.facts.name, torch.bfloat16)
         if peak is None or self.parameters < GPU_MIN_PARAMETERS:
             return None, "nothing: no figure for this device and size without probe steps"
-        return self.workers * GPU_PEAK_SHARE * peak / self.flop_per_token, f"{GPU_PEAK_SHARE:.0%} of the device's peak"
+        return self.workers * GPU_PEAK_SHARE * peak / self.flop_per_token, (
+            f"{RULE_OF_THUMB}, {GPU_PEAK_SHARE:.0%} of the device's peak; {CALIBRATE}"
+        )
 
 
 def _measured(sizes: _Sizes, facts: DeviceFacts) -> Probe:
@@ -352,24 +380,27 @@ def _existing(folder: Path) -> Path:
 
 def plan_rows(plan: TrainingPlan) -> list[tuple[str, str]]:
     """The plan as a table for people, a name and a value each."""
-    epochs = f"{plan.epochs:g} epochs of about {plan.estimated_corpus_tokens:,} tokens"
+    about = "" if plan.length_is_exact else "about "
+    corpus_about = "" if plan.corpus_is_counted else "about "
+    epochs = f"{plan.epochs:g} epochs of {corpus_about}{plan.estimated_corpus_tokens:,} tokens"
+    shared = f", shared by {plan.workers} workers" if plan.workers > plan.num_devices else ""
     rows = [
         ("corpus", plan.corpus),
         ("network", f"{plan.model}, {plan.parameters:,} parameters"),
-        ("devices", f"{plan.workers} x {plan.device}"),
-        ("tokens", f"{plan.tokens:,}, {plan.tokens_per_parameter:g} a parameter; {epochs}"),
+        ("devices", f"{plan.num_devices} x {plan.device}{shared}"),
+        ("tokens", f"{about}{plan.tokens:,}, {plan.tokens_per_parameter:g} a parameter; {epochs}"),
         *(
             (f"  {share.corpus}", f"{share.tokens:,}; {share.epochs:g} epochs; weight {share.weight:g}")
             for share in plan.mixture
         ),
-        ("steps", f"{plan.num_steps:,} of {plan.batch_tokens:,} tokens"),
+        ("steps", f"{about}{plan.num_steps:,} of {plan.batch_tokens:,} tokens"),
         ("operations", f"{plan.flop:.3g} FLOP"),
         ("memory a device", f"{_gigabytes(plan.peak_bytes)} of {_gigabytes(plan.device_bytes)}"),
     ]
     rows += [(f"  {name}", _gigabytes(size)) for name, size in plan.memory.items() if size]
     rows.append(("disk", f"{_gigabytes(plan.disk_bytes)} of {_gigabytes(plan.free_disk_bytes)} free"))
     rows += [(f"  {name}", _gigabytes(size)) for name, size in plan.disk.items() if size]
-    rows.append(("time", "not known" if plan.seconds is None else _duration(plan.seconds)))
+    rows.append(("time", "not known" if plan.seconds is None else f"about {_duration(plan.seconds)}"))
     rows += [(f"  {name}", _duration(seconds)) for name, seconds in plan.seconds_of.items()]
     if plan.tokens_per_s is not None:
         rows.append(("speed", f"{plan.tokens_per_s:,.0f} tokens/s"))

@@ -1,15 +1,61 @@
 """The corpora of a planned run: how much would be drawn of each, before any of them is tokenised.
 
-The same arithmetic as the loader's (`tasks.mixture`), on estimated sizes.
+The same arithmetic as the loader's (`tasks.mixture`), on counted sizes where a corpus was tokenised before, else on
+estimated ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import bisect
+import json
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.mixture import Mixture, MixtureSource, integer_weights
+from tasks.pack import FORMAT_VERSION, MANIFEST, SPLITS
+from tasks.version_facts import BYTES_PER_TOKEN
+
+_BYTES_PER_TOKEN_OF = ((259, 1.0), (512, 1.89), (1024, 2.42), (2048, 2.92), (4096, 3.39), (8192, 3.78), (16_384, 4.07))
+_LARGEST = (50_257, 4.4)
+"""By vocabulary size: a tokenizer of this project on the text that it was trained on, measured on 3.4 MB of Debian's
+documentation in several languages; the largest is GPT-2's on web text (`tasks.version_facts`)."""
+
+CLEARLY_SMALLER = 2
+"""An estimated corpus is refused where even so many times as many tokens would not make one batch."""
+
+
+def bytes_per_token(vocab_size: int) -> float:
+    """About: between the measured vocabularies along the logarithm of their size, beyond the largest as that one."""
+    sizes, known = zip(*_BYTES_PER_TOKEN_OF, _LARGEST, strict=True)
+    if vocab_size >= sizes[-1]:
+        return float(known[-1])
+    above = max(1, bisect.bisect_right(sizes, vocab_size))
+    share = math.log(vocab_size / sizes[above - 1]) / math.log(sizes[above] / sizes[above - 1])
+    return float(known[above - 1] + max(0.0, share) * (known[above] - known[above - 1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountedTokens:
+    """Of a corpus version's token shards."""
+
+    train: int
+    held_out: int
+
+
+def counted_tokens(folders: Iterable[Path], *, tokenizer_sha256: str, held_out_fraction: float) -> CountedTokens | None:
+    """Of those complete folders of token shards that this tokenizer and split made; None where there is none."""
+    for folder in folders:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if (
+            manifest["format_version"] == FORMAT_VERSION
+            and manifest["tokenizer_sha256"] == tokenizer_sha256
+            and manifest["held_out"]["fraction"] == held_out_fraction
+        ):
+            counts = {name: sum(bucket[name]["num_tokens"] for bucket in manifest["buckets"]) for name in SPLITS}
+            return CountedTokens(**counts)
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,16 +63,25 @@ class CorpusFacts:
     """What is known of a corpus version without reading it, and its part in a mixture."""
 
     reference: str  # name@version
-    estimated_tokens: int
+    estimated_tokens: int  # at `tasks.version_facts.BYTES_PER_TOKEN`
     documents: int
-    token_shards: tuple[str, ...] = ()  # those that were made of it before
+    token_shards: tuple[str, ...] = ()  # those that were made of it before, with whatever tokenizer
+    counted: CountedTokens | None = None  # of those made with the tokenizer of the run
     weight: float = 1.0
     max_epochs: float | None = None
     max_tokens: int | None = None
 
-    def train_tokens(self, held_out_fraction: float) -> int:
+    def tokens(self, vocab_size: int) -> int:
+        """In all: those counted, or about."""
+        if self.counted is not None:
+            return self.counted.train + self.counted.held_out
+        return int(self.estimated_tokens * BYTES_PER_TOKEN / bytes_per_token(vocab_size))
+
+    def train_tokens(self, held_out_fraction: float, vocab_size: int) -> int:
         """In one pass over what is not held out."""
-        return int(self.estimated_tokens * (1 - held_out_fraction))
+        if self.counted is not None:
+            return self.counted.train
+        return int(self.tokens(vocab_size) * (1 - held_out_fraction))
 
     def source(self, tokens_dir: Path) -> MixtureSource:
         """For training, with its token shards."""
@@ -52,15 +107,39 @@ class PlannedShare:
 class PlannedMixture:
     """Corpora by weight and caps. ValueError for weights that are too fine, and for caps that leave no batch."""
 
-    def __init__(self, corpora: Sequence[CorpusFacts], *, held_out_fraction: float, seq_len: int) -> None:
+    def __init__(
+        self, corpora: Sequence[CorpusFacts], *, held_out_fraction: float, seq_len: int, vocab_size: int
+    ) -> None:
         self._corpora, self._seq_len = tuple(corpora), seq_len
-        self._windows = [max(1, corpus.train_tokens(held_out_fraction) // seq_len) for corpus in corpora]
-        self.tokens_per_epoch = sum(corpus.train_tokens(held_out_fraction) for corpus in corpora)
+        self._tokens = [corpus.train_tokens(held_out_fraction, vocab_size) for corpus in corpora]
+        self._windows = [max(1, (tokens - 1) // seq_len) for tokens in self._tokens]
+        self.tokens_per_epoch = sum(self._windows) * seq_len
         caps = [
             corpus.source(Path()).max_sequences(windows, seq_len)
             for corpus, windows in zip(self._corpora, self._windows, strict=True)
         ]
-        self._mixture = Mixture(integer_weights([corpus.weight for corpus in corpora]), caps)
+        self._weights = integer_weights([corpus.weight for corpus in corpora])
+        self._mixture = Mixture(self._weights, caps)
+
+    def check_batch(self, batch_tokens: int, num_shares: int = 1) -> None:
+        """ValueError for a corpus of less than its part of one batch, with the largest batch in `num_shares` equal
+        shares that it allows. Of an estimated one only where it is clearly less."""
+        batch_sequences, total = batch_tokens // self._seq_len, sum(self._weights)
+        allowed, problem = batch_sequences, ""
+        for corpus, tokens, weight in zip(self._corpora, self._tokens, self._weights, strict=True):
+            windows, needed = max(0, tokens - 1) // self._seq_len, -(-batch_sequences * weight // total)
+            if windows * (1 if corpus.counted else CLEARLY_SMALLER) >= needed:
+                continue
+            allowed = min(allowed, windows * total // weight)
+            problem = problem or (
+                f"corpus {corpus.reference} has {'' if corpus.counted else 'about '}{tokens:,} tokens to train on, "
+                f"{windows:,} sequences of {self._seq_len}; one batch needs {needed:,} of it"
+            )
+        if not problem:
+            return
+        fits = allowed // num_shares * num_shares * self._seq_len
+        change = f"it fits with global_batch_tokens={fits}" if fits else "use a smaller seq_len"
+        raise ValueError(f"{problem}: {change}, or use a larger corpus")
 
     def num_steps(self, wanted_steps: int, batch_tokens: int) -> int:
         """As many of the wanted steps as the caps allow, at least 1."""

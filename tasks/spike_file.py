@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -51,6 +52,17 @@ def read_spikes(spikes_file: Path) -> list[SpikeRecord]:
 def _record(values: dict[str, Any]) -> SpikeRecord:
     documents = tuple(SuspectDocument(**document) for document in values["documents"])
     return SpikeRecord(**{**values, "reasons": tuple(values["reasons"]), "documents": documents})
+
+
+def worst_document(records: Sequence[SpikeRecord]) -> str:
+    """URL, else id, of the document that raised its batch's loss the most, one without a finite loss above all; empty
+    where there are no records."""
+
+    def excess(document: SuspectDocument) -> float:
+        return math.inf if document.excess_nats is None else document.excess_nats
+
+    worst = max((each for record in records for each in record.documents), key=excess, default=None)
+    return (worst.url or worst.document_id) if worst else ""
 
 
 def spikes_csv(records: Sequence[SpikeRecord]) -> str:

@@ -116,9 +116,15 @@ def read_commit(where: Place) -> tuple[CheckpointState, dict[str, StoredFile]]:
     """State and files of a checkpoint. Raises ValueError where the folder is none, or an incomplete one."""
     files = complete_files(where)
     content = where.read(STATE_FILE)
-    if files is None or content is None:
+    if content is None:
         raise ValueError(
-            f"{where.address} is no complete checkpoint: {STATE_FILE} is missing or the weights have another size"
+            f"{where.address} is no complete checkpoint: there is no {STATE_FILE} in it; name the folder of one, such "
+            "as .../checkpoints/step-00000100"
+        )
+    if files is None:
+        raise ValueError(
+            f"{where.address} is no complete checkpoint: {STATE_FILE} is damaged, or a file is missing or has another "
+            "size"
         )
     try:
         return CheckpointState.model_validate(json.loads(content)["state"]), files

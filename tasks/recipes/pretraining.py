@@ -45,7 +45,8 @@ class PretrainRecipe(Configuration):
 
     A run ends at the first of the limits `total_tokens`, `epochs` and `tokens_per_parameter` that are set; where it
     begins at the checkpoint `decay_from`, they say how much it trains on from there. What is left out of batch and
-    learning rate follows from the size of the network and the length of the run (`model.scaling`).
+    learning rate follows from the size of the network and the length of the run (`model.scaling`); all else is the
+    recipe's own: of that rule's other figures (beta2, weight decay, clipping, z-loss) none is taken over.
     """
 
     name: str = Field("custom", min_length=1, description="Name of the recipe, shown with the run")
@@ -113,7 +114,7 @@ class PretrainRecipe(Configuration):
     )
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW, first moment")
     beta2: float = Field(
-        0.95, ge=0, lt=1, description="AdamW, second moment; .99 suits batches below about 500,000 tokens (OLMo-core)"
+        0.95, ge=0, lt=1, description="AdamW, second moment; set .99 for batches below about 500,000 tokens (OLMo-core)"
     )
     weight_decay: float = Field(0.1, ge=0, le=1, description="On matrices; never on embeddings and norms")
     gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient")
@@ -199,7 +200,7 @@ class PretrainRecipe(Configuration):
         return int(min(limit for limit in limits if limit is not None))
 
     def hyper_parameters(self, tokens_per_epoch: int) -> HyperParameters:
-        """What the run is trained with: the recipe's figures, the scaling rule's where it leaves one out."""
+        """What the run is trained with: the recipe's figures; where it leaves out rate or batch, the rule's."""
         batch_tokens = self.batch_tokens(tokens_per_epoch)
         rule = hyper_parameters(
             self.decoder_config(),

@@ -242,16 +242,18 @@ def _start(job: TrainJob, corpora: tuple[MixedCorpus, ...]) -> Start:
         step=state.step,
         tokens=state.tokens_seen,
         batch_tokens=batch_tokens,
-        learning_rate=recipe.learning_rate or _peak(state, batch_tokens),
+        learning_rate=recipe.learning_rate or trained_with(state).learning_rate,
         skipped=state.skipped,
     )
 
 
-def _peak(state: CheckpointState, batch_tokens: int) -> float:
-    """The peak learning rate of the run that a checkpoint is of."""
+def trained_with(state: CheckpointState) -> HyperParameters:
+    """Batch, peak learning rate and the rest of the run that a checkpoint is of. The rate of a decay that names none is
+    not known from it: that of the run which it began at."""
+    batch_tokens = state.tokens_seen // state.step
     fixed = {"total_tokens": state.num_steps * batch_tokens, "global_batch_tokens": batch_tokens}
     limits = {"epochs": None, "tokens_per_parameter": None}
-    return state.recipe.model_copy(update=fixed | limits).hyper_parameters(0).learning_rate
+    return state.recipe.model_copy(update=fixed | limits).hyper_parameters(0)
 
 
 def _check_newest_checkpoint(job: TrainJob, course: Course) -> None:

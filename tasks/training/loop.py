@@ -327,8 +327,7 @@ class _Run:
             f"step {report.step}: the loss is {report.loss}, the gradient's norm {report.grad_norm}{held_out}, at a "
             f"learning rate of {report.learning_rate:.3g}, and spikes.policy is {self.recipe.spikes.policy}; no "
             f"checkpoint was made of it. {SPIKES_FILE} names the documents of batch {report.batch_hash}, the sequences "
-            f"{report.batch * size} to {(report.batch + 1) * size - 1}: resume with another spikes.policy, or start a "
-            "run with a lower learning_rate"
+            f"{report.batch * size} to {(report.batch + 1) * size - 1}: {self.watch.way_on}"
         )
 
     def result(self, state: CheckpointState) -> TrainResult:

@@ -72,8 +72,14 @@ class SpikeWatch:
         if self._rollbacks[to_step] > MAX_ROLLBACKS:
             raise TrainingDivergedError(
                 f"the run went back to step {to_step} {MAX_ROLLBACKS} times, left out the batches since, and met "
-                "another spike: start a run with a lower learning_rate, or look at the documents of the spikes"
+                f"another spike: {self.way_on}"
             )
+
+    @property
+    def way_on(self) -> str:
+        """What may be done after a run that this policy has ended."""
+        anew = "start a run with a lower learning_rate"
+        return anew if self.rule.policy == "skip" else f"resume it with spikes.policy=skip, or {anew}"
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs to judge as this one would, ready for JSON."""

@@ -12,6 +12,7 @@ from flows.command_line import (
     pretrain_command,
     preview_command,
     refresh_command,
+    resume_skipping_command,
 )
 from flows.parameters import (
     CorpusShare,
@@ -35,6 +36,15 @@ def test_retraining_is_repeated(tmp_path: Path) -> None:
         assert parser().parse_args(shlex.split(command)[1:]).retrain_tokenizer
     plain = pretrain_command(store, PretrainParameters())
     assert not parser().parse_args(shlex.split(plain)[1:]).retrain_tokenizer
+
+
+def test_after_a_divergence_the_run_itself_goes_on_and_skips(tmp_path: Path) -> None:
+    settings = ["spikes.policy=rollback", "seed=3"]
+    asked = PretrainParameters(corpus="web@3", training=Training(settings=settings, retrain_tokenizer=True), workers=2)
+    words = shlex.split(resume_skipping_command(Store.open(tmp_path), asked, "ab" * 16))
+    options = parser().parse_args(words[1:])
+    assert (options.resume_from, options.corpus, options.workers) == ("ab" * 16, "web@3", 2)
+    assert options.settings == ["seed=3", "spikes.policy=skip"] and not options.retrain_tokenizer
 
 
 def test_a_mixture_is_asked_for_with_its_weights_and_caps(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from infra.tracking_client import client
 from tasks.atomic import write_json
 from tasks.generation import TextGenerator
 from tasks.metrics_file import METRICS_FILE, drawn_tokens, read_metrics
+from tasks.pack import SPLITS, TokenShards
+from tasks.plan import TrainingPlan
 from tasks.ports import InProcessMap
 from tasks.store import RUN_RECORD, Store
 from tasks.takedown import TakedownQuery, find_documents
@@ -94,7 +96,7 @@ def _registered(plan: PretrainPlan, job: TrainJob, result: TrainResult, tracker:
         tracker.dataset(corpus.reference, corpus.digest, corpus.folder, context="training", is_main=corpus is plan.main)
     rows = read_metrics(job.run_dir / METRICS_FILE)
     tracker.metric_rows([(row["step"], _figures(row)) for row in rows])
-    made: dict[str, Any] = {"checkpoint": result.checkpoint}
+    made: dict[str, Any] = {"checkpoint": result.checkpoint, "spikes": 0, "steps_left_out": 0}
     tracker.settle()
     return register_model(
         plan.store,
@@ -112,6 +114,18 @@ def _held_out_seed(store: Store) -> int:
     split = split_documents(corpus_cluster_ids(store.corpus("docs")), 0.2)
     url = next(row["url"] for row in table(store, "docs@1", "documents") if split.holds_out(row["cluster_id"]))
     return int(url.rpartition("/")[2])
+
+
+def test_a_later_plan_counts_the_tokens_of_the_shards_that_are_there(trained: Trained) -> None:
+    def plan_of(*settings: str) -> TrainingPlan:
+        training = Training(settings=[*SETTINGS, *settings])
+        asked = trained.parameters.model_copy(update={"training": training})
+        return check_pretrain(asked).training_plan(probe=False)
+
+    again = plan_of("seed=5")
+    shards = [TokenShards(source.tokens_dir, split) for source in trained.job.corpora for split in SPLITS]
+    assert again.corpus_is_counted and again.estimated_corpus_tokens == sum(part.num_tokens for part in shards)
+    assert not plan_of("tokenizer.max_train_bytes=7000000").corpus_is_counted
 
 
 def test_every_step_says_what_was_drawn_of_each_and_so_does_mlflow(trained: Trained) -> None:

@@ -34,7 +34,7 @@ def small_model(folder: Path, *, step: int = 2, seed: int = 0) -> tuple[Path, Pa
     state = CheckpointState(
         step=step,
         num_steps=step,
-        tokens_seen=1000 * step,
+        tokens_seen=1024 * step,
         loss=2.5,
         held_out=BitsPerByte(1.5, 2.25, 100, 300, 4),
         decoder=shape.to_dict(),

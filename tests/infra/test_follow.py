@@ -69,8 +69,20 @@ def test_steps_after_a_rollback_come_with_their_new_batches(tmp_path: Path) -> N
 
 
 def test_steps_that_were_taken_back_before_anybody_looked_come_too(tmp_path: Path) -> None:
-    written(tmp_path / ROLLED_BACK_FILE, rows(0, 1, 2, 3)[2:])
-    assert followed(tmp_path, [rows(0, 1, 4, 5)]) == [0, 1, 2, 3, 4, 5]
+    (tmp_path / "run.json").write_text('{"num_steps": 1}')
+    written(tmp_path / ROLLED_BACK_FILE, [{"step": 9, "batch": 8}])  # by an earlier attempt
+    seen: list[Any] = []
+    follower = MetricsFollower(tmp_path, lambda rows, num_steps: seen.extend(rows))
+    written(tmp_path / ROLLED_BACK_FILE, [{"step": 9, "batch": 8}, *rows(0, 1, 2, 3)[2:]])
+    written(tmp_path / METRICS_FILE, rows(0, 1, 4, 5))
+    follower.start()
+    follower.stop()
+    assert [row["batch"] for row in seen] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_restart_that_forgets_a_rollback_is_followed(tmp_path: Path) -> None:
+    """Killed before there was a checkpoint: the same batches come again, and another step may have some of them."""
+    assert followed(tmp_path, [rows(0, 1, 2), rows(0, 3, 4), rows(0, 1, 5)]) == [0, 1, 2, 3, 4, 5]
 
 
 def test_what_was_written_last_is_handed_over_at_the_end(tmp_path: Path) -> None:

@@ -14,14 +14,18 @@ from typing import Any
 
 import pytest
 
+from infra import ray_train
 from infra.ray_elastic import MAX_FRUITLESS_FAILURES, WORKERS_FILE
 from infra.ray_map import ClusterError, ray_cluster
-from infra.ray_train import STOP_GRACE_S, run_training
+from infra.ray_train import STOP_GRACE_S, result_facts, run_training
 from tasks.checkpoints import complete_checkpoints, latest_checkpoint
 from tasks.metrics_file import METRICS_FILE, read_metrics
-from tasks.training import CHECKPOINTS, TrainJob, train
+from tasks.spike_file import SPIKES_FILE, append_spike, read_spikes
+from tasks.spikes import SpikeRule
+from tasks.training import CHECKPOINTS, TrainingDivergedError, TrainJob, TrainResult, train
 from tests.infra.small_training import SEQ_LEN, job_for, write_tokens
 from tests.integration.running import alive, environment, wait_until
+from tests.tasks.spike_records import RECORD
 
 ALL_ENDED_S = 10.0
 NUM_STEPS = 250
@@ -56,6 +60,17 @@ except Stopped:
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+def test_a_result_counts_what_was_trained_on(tmp_path: Path) -> None:
+    """A step that was left out is one of the run's steps; its tokens moved no weight."""
+    result = TrainResult(4, 4, 4 * 64, 2.5, None, "/c/step-00000004", tmp_path / METRICS_FILE, 800)
+    rows = [{"step": step, "taken": step != 3} for step in range(1, 4)] + [{"step": 4}]  # one of an earlier program
+    result.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    calm = result_facts(result)
+    assert (calm["step"], calm["steps_left_out"], calm["tokens"], calm["spikes"]) == (4, 1, 3 * 64, 0)
+    append_spike(tmp_path / SPIKES_FILE, RECORD)
+    assert result_facts(result)["spikes"] == 1
 
 
 def start(job: TrainJob, store: Path, num_workers: int = 1) -> subprocess.Popen[str]:
@@ -149,6 +164,19 @@ def events(job: TrainJob) -> list[str]:
     return [json.loads(line)["event"] for line in file.read_text().splitlines()] if file.is_file() else []
 
 
+@pytest.mark.parametrize(("gpus", "sizes"), [(0, [1, 2, 4]), (2, [1, 2, 4]), (8, [1, 2, 4])])
+def test_of_an_elastic_run_only_the_fewest_devices_must_be_there(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(ray_train, "num_gpus", lambda: gpus)
+    job = job_for(tokens, tmp_path, num_steps=2, sequences=8)
+    job = job.model_copy(update={"device": "auto"})
+    assert ray_train._fitting_sizes(job, 1, 4, [2]) == sizes
+    monkeypatch.setattr(ray_train, "num_gpus", lambda: 1)
+    with pytest.raises(ValueError, match="2 processes need a GPU each and there are 1"):
+        ray_train._fitting_sizes(job, 2, 4, [2])
+
+
 @pytest.mark.usefixtures("cluster")
 class TestBeforeAnyWorkerStarts:
     def test_more_workers_than_the_cluster_can_hold(self, tokens: Path, tmp_path: Path) -> None:
@@ -194,6 +222,13 @@ class TestWhatEndsARun:
             run(job, 2)
         assert events(job)[shutdown:] == ["started"]
         assert time.monotonic() - began < 60
+
+    def test_a_divergence_arrives_as_what_it_is(self, tokens: Path, tmp_path: Path) -> None:
+        rule = SpikeRule(policy="rollback", window_steps=8, min_history_steps=8, loss_z=0.5, grad_norm_z=0.5)
+        job = job_for(tokens, tmp_path, num_steps=200, sequences=2, spikes=rule)
+        with pytest.raises(TrainingDivergedError, match=r"went back to step 0 2 times.*spikes\.policy=skip, or start"):
+            run(job, 1)
+        assert len(read_spikes(tmp_path / SPIKES_FILE)) == 3
 
     def test_what_fails_again_and_again_at_the_same_place_ends_it(self, tokens: Path, tmp_path: Path) -> None:
         job = job_for(tokens, tmp_path, num_steps=4, sequences=8)

@@ -84,7 +84,7 @@ def test_run_model_version_and_data_lead_to_each_other(store: Store) -> None:
     digest = run.inputs.dataset_inputs[0].dataset.digest
     assert scores == {
         "model.loss": (2.5, 7, digest),
-        "model.tokens": (7000.0, 7, digest),
+        "model.tokens": (7168.0, 7, digest),
         "model.bits_per_byte": (1.5, 7, digest),
     }
     assert run.data.metrics["model.bits_per_byte"] == 1.5

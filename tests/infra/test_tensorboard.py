@@ -138,7 +138,7 @@ def test_texts_of_steps_that_are_taken_again_are_written_again(tmp_path: Path):
         log.rows([row(step) for step in range(1, 12)])
         log.samples([old])
         log.spikes([first])
-        log.rows([row(step) for step in range(9, 13)])
+        log.rows([row(step, loss=1.0) for step in range(9, 13)])
         log.samples([new])
         log.spikes([first, second])
     before = len(texts(tmp_path))

@@ -383,7 +383,7 @@ def test_what_fits(parallelism: Parallelism, world_size: int) -> None:
 @pytest.mark.parametrize(
     ("parallelism", "world_size", "changes", "message"),
     [
-        (Parallelism(tensor=2), 3, {}, "3 processes do not divide into groups of 2"),
+        (Parallelism(tensor=2), 3, {}, r"3 processes do not .* groups of 2 that share a block: take 4 \(--workers\)"),
         (Parallelism(data=2), 4, {}, "data 2 x tensor 1 needs 2 processes and there are 4; choose data 4"),
         (Parallelism(data=4), 2, {}, "data 4 x tensor 1 needs 4 processes and there are 2; choose data 2"),
         (Parallelism(tensor=4), 4, {}, "num_kv_heads 2 does not divide into tensor 4 equal shares"),

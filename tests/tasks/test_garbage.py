@@ -236,6 +236,17 @@ def test_of_an_unfinished_run_the_last_good_checkpoint_stays_too(store: Store) -
     assert "goes on from it" in kept["runs/going/checkpoints/step-00000040"]
 
 
+@pytest.mark.parametrize("has_model", [True, False])
+def test_the_checkpoint_that_an_unfinished_training_decays_from_stays(store: Store, has_model: bool) -> None:
+    source = run(store, "stable", steps=[10, 20, 30], digest="d", finished=True, good=10)
+    origin = source / "checkpoints/step-00000010"
+    run(store, "decay", steps=[15], digest="d", finished=False, record={"recipe": {"decay_from": str(origin)}})
+    model = Reference(name="m@1", run_dir=source, checkpoint=str(source / "checkpoints/step-00000030"))
+    gone, _ = paths(planned(store, *([model] if has_model else [])), store)
+    left_over = {10, 20, 30} - {10, *([30] if has_model else [])}
+    assert gone == {f"runs/stable/checkpoints/step-{step:08d}" for step in left_over}
+
+
 def test_of_a_finished_run_the_checkpoints_that_models_name_stay_wherever_the_store_is_now(store: Store) -> None:
     run(store, "done", steps=[10, 20], digest="d", finished=True)
     elsewhere = Path("/another/place/runs/done")

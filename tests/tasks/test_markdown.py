@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.markdown import markdown_cell, markdown_code, markdown_facts, markdown_table
+from tasks.markdown import markdown_cell, markdown_code, markdown_facts, markdown_quotes, markdown_table
 from tests.tasks.rendering import harmful_tags, rendered
 
 HOSTILE = [
@@ -51,6 +51,10 @@ def test_any_text_is_shown_as_it_is(text: str) -> None:
 def test_no_line_ends_a_block_of_code(lines: list[str]) -> None:
     page = rendered("before\n\n" + markdown_code(["first", *lines, "last"]) + "\n\nafter")
     assert re.fullmatch(r"<p>before</p>\n<pre><code>[^<]*</code></pre>\n<p>after</p>\n", page)
+
+
+def test_an_empty_prompt_and_an_empty_answer_are_said_to_be_so() -> None:
+    assert markdown_quotes([("", "a"), ("b", "")]) == "**(no prompt)**\n\n> a\n\n**b**\n\n> (nothing)"
 
 
 def test_numbers_and_facts() -> None:

@@ -18,13 +18,14 @@ from model.config import num_parameters
 from tasks.device_facts import DeviceFacts
 from tasks.pack import SPLITS, TokenShards
 from tasks.plan import TrainingPlan, plan_markdown, plan_rows, training_plan
-from tasks.planned_mixture import CorpusFacts
+from tasks.planned_mixture import CorpusFacts, CountedTokens
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 from tests.data.prose import prose
 from tests.tasks.checkpoints.tiny_training import state_at
 from tests.tasks.packed_texts import pack_texts
 
-CORPUS = CorpusFacts(reference="web@3", estimated_tokens=2_000_000, documents=4_000)
+CORPUS = CorpusFacts(reference="web@3", estimated_tokens=1_460_000, documents=4_000)
+"""2 million tokens of 2.92 bytes, under the vocabulary of `smoke`."""
 CPU = DeviceFacts("cpu", "2 CPU cores", 1, 2, 8_000_000_000)
 H200 = DeviceFacts("cuda", "NVIDIA H200", 8, 64, 150_000_000_000)
 
@@ -63,7 +64,9 @@ def test_sizes_follow_from_recipe_and_corpus(machine: pytest.MonkeyPatch, tmp_pa
         "token shards": 4_000_000,
     }
     assert plan.disk_bytes == sum(plan.disk.values()) and plan.peak_bytes == sum(plan.memory.values())
-    assert plan.cost is None and plan.based_on == "measured on two CPU cores"
+    assert plan.cost is None and plan.based_on == (
+        "a rule of thumb, not this machine, from two CPU cores; `tokenmill plan` measures it by probe steps"
+    )
     json.dumps(plan.as_json())
 
 
@@ -78,8 +81,49 @@ def test_a_last_step_between_the_intervals_is_evaluated_and_kept_too(
 
 
 def test_shards_that_are_there_take_no_more_disk(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made = dataclasses.replace(CORPUS, token_shards=("a-b",))
-    assert training_plan(recipe(), made, folder=tmp_path, probe=False).disk["token shards"] == 0
+    counted = CountedTokens(train=1_800_000, held_out=50_000)
+    made = dataclasses.replace(CORPUS, token_shards=("a-b",), counted=counted)
+    plan = training_plan(recipe(), made, folder=tmp_path, probe=False)
+    assert plan.disk["token shards"] == 0 and plan.estimated_corpus_tokens == 1_850_000
+    elsewhere = dataclasses.replace(CORPUS, token_shards=("of another tokenizer",))
+    assert training_plan(recipe(), elsewhere, folder=tmp_path, probe=False).disk["token shards"] == 4_000_000
+
+
+def test_a_run_that_passes_end_is_exact_where_the_tokens_were_counted(
+    machine: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    passes = recipe(epochs="0.5", total_tokens="null")
+    counted = dataclasses.replace(CORPUS, counted=CountedTokens(train=1_600_001, held_out=50_000))
+    exact = training_plan(passes, counted, folder=tmp_path, probe=False)
+    assert exact.corpus_is_counted and exact.length_is_exact and exact.num_steps == 800_000 // 1024
+    assert dict(plan_rows(exact))["steps"] == "781 of 1,024 tokens"
+    assert dict(plan_rows(exact))["tokens"].endswith("0.5 epochs of 1,650,001 tokens")
+    about = planned(tmp_path, passes)
+    assert not about.length_is_exact and about.num_steps == pytest.approx(950_000 / 1024, abs=1)
+    assert dict(plan_rows(about))["steps"].startswith("about 92")
+    assert "epochs of about 2,000,000 tokens" in dict(plan_rows(about))["tokens"]
+    assert planned(tmp_path).length_is_exact and dict(plan_rows(planned(tmp_path)))["steps"] == "960 of 1,024 tokens"
+
+
+def test_a_batch_larger_than_the_corpus_is_refused(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is suggested, followed, is planned."""
+    with pytest.raises(ValueError, match="web@3 has about 1,900,000 tokens to train on") as refusal:
+        planned(tmp_path, recipe(global_batch_tokens="4194304"), workers=2)
+    suggested = re.search(r"global_batch_tokens=(\d+)", str(refusal.value))
+    assert suggested is not None and "\n" not in str(refusal.value)
+    assert planned(tmp_path, recipe(global_batch_tokens=suggested[1]), workers=2).batch_tokens == int(suggested[1])
+
+
+def test_workers_that_share_the_cores_of_a_machine_are_paid_once(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    one, two, four = (planned(tmp_path, workers=number, price_per_device_hour=900.0) for number in (1, 2, 4))
+    assert [plan.num_devices for plan in (one, two, four)] == [1, 1, 2]
+    assert [plan.tokens_per_s for plan in (one, two, four)] == [20_000, 20_000, 40_000]
+    assert one.cost == two.cost == four.cost
+    assert [dict(plan_rows(plan))["devices"] for plan in (one, two, four)] == [
+        "1 x 2 CPU cores",
+        "1 x 2 CPU cores, shared by 2 workers",
+        "2 x 2 CPU cores, shared by 4 workers",
+    ]
 
 
 def test_a_known_gpu_has_a_time_and_a_cost(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -211,10 +255,12 @@ def test_the_plan_against_the_real_run(tmp_path: Path) -> None:
     texts = {f"{number:032x}-0": prose(f"plan/{number}", 60) for number in range(400)}
     tokens = pack_texts(tmp_path / "corpus", texts, held_out=0.05)
     shards = [TokenShards(tokens, split) for split in SPLITS]
+    counted = dict(zip(SPLITS, (split.num_tokens for split in shards), strict=True))
     facts = CorpusFacts(
         reference="docs@1",
-        estimated_tokens=sum(split.num_tokens for split in shards),
+        estimated_tokens=sum(counted.values()),
         documents=sum(split.num_documents for split in shards),
+        counted=CountedTokens(**counted),
     )
     chosen = recipe(total_tokens="614400", evaluate_every_steps="120", checkpoint_every_steps="240")
     (tmp_path / "recipe.json").write_text(chosen.model_dump_json())
@@ -239,7 +285,7 @@ def test_the_plan_against_the_real_run(tmp_path: Path) -> None:
 def test_a_mixture_counts_all_corpora_and_says_what_is_drawn_of_each(
     machine: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    news = CorpusFacts(reference="news@1", estimated_tokens=200_000, documents=100, weight=0.5, max_epochs=1)
+    news = CorpusFacts(reference="news@1", estimated_tokens=146_000, documents=100, weight=0.5, max_epochs=1)
     alone, mixed = planned(tmp_path), planned(tmp_path, more=[news])
     assert alone.mixture == () and [share.corpus for share in mixed.mixture] == ["web@3", "news@1"]
     assert mixed.estimated_corpus_tokens == 2_200_000 and mixed.tokens == alone.tokens == 983_040

@@ -11,7 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tasks.spike_documents import SuspectDocument
-from tasks.spike_file import SPIKES_FILE, append_spike, read_spikes, spikes_csv, spikes_markdown
+from tasks.spike_file import SPIKES_FILE, append_spike, read_spikes, spikes_csv, spikes_markdown, worst_document
 from tests.tasks.spike_records import HOSTILE, RECORD, suspect
 
 NOT_FINITE = replace(
@@ -96,3 +96,11 @@ def test_nothing_from_a_page_becomes_markup():
         assert mark not in html
     assert html.count("<table>") == 2 and html.count("<h3>") == 1
     assert html.count("<tr>") == 3 + 2  # the figures, and one document
+
+
+def test_the_worst_document_is_of_all_records_and_one_without_a_loss_above_all():
+    worse = replace(RECORD, documents=(suspect(1), replace(suspect(2, "http://worse.example"), excess_nats=9_000.0)))
+    assert worst_document([]) == ""
+    assert worst_document([worse, RECORD]) == "http://worse.example"
+    no_url = replace(NOT_FINITE, documents=(replace(suspect(7, ""), excess_nats=None),))
+    assert worst_document([worse, no_url, RECORD]) == "id-7"

@@ -76,6 +76,15 @@ def test_what_is_set_stays():
     )
 
 
+def test_of_the_rules_other_figures_none_is_taken_over():
+    """As the recipe's description says: the rule has beta2 .99 for this batch, and a z-loss."""
+    short = recipe(total_tokens=64_000)
+    rule = hyper_parameters(short.decoder_config(), seq_len=64, total_tokens=64_000, batch_tokens=640)
+    found = short.hyper_parameters(1)
+    assert (rule.betas, rule.z_loss) == ((0.9, 0.99), 1e-5) and found.learning_rate == rule.learning_rate
+    assert (found.betas, found.weight_decay, found.max_grad_norm, found.z_loss) == ((0.9, 0.95), 0.1, 1.0, 0.0)
+
+
 @pytest.mark.parametrize("total_tokens", [1, 63, 64])
 def test_a_run_shorter_than_a_sequence_is_one_step(total_tokens: int):
     found = recipe(total_tokens=total_tokens, global_batch_tokens=None).hyper_parameters(1)

@@ -211,7 +211,7 @@ class TestDecayFrom:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"decay_from": "nowhere"}, "is no complete checkpoint"),
+            ({"decay_from": "nowhere"}, r"is no complete checkpoint: there is no state\.json in it; name the folder"),
             ({"model": "10m"}, r"of another run: network \("),
             ({"optimizer": "muon"}, r"of another run: optimizer \(adamw there, muon here\)"),
             ({"seed": 6}, r"of another run: seed \(5 there, 6 here\)"),

@@ -62,6 +62,12 @@ def test_the_third_rollback_from_one_place_ends_the_run():
         seen.count_rollback(6)
 
 
+def test_the_way_on_is_never_what_has_just_ended_the_run():
+    for policy in ("alert", "rollback"):
+        assert "resume it with spikes.policy=skip, or start a run with a lower" in watch(policy).way_on
+    assert watch("skip").way_on == "start a run with a lower learning_rate"
+
+
 def test_a_restored_watch_goes_on_as_the_first_would():
     first, second = watch("skip"), SpikeWatch(watch("skip").rule)
     for step in range(9, 14):

@@ -22,6 +22,20 @@ def markdown_cell(text: str) -> str:
     return re.sub(r"[\\`*_{}\[\]|~!]", r"\\\g<0>", escaped)
 
 
+class SafeMarkdown(str):
+    """Markdown that was made here, for a table's cell: it is not escaped again."""
+
+    __slots__ = ()
+
+
+def markdown_address(url: str) -> SafeMarkdown:
+    """An address to be read and copied, letter by letter: as code, because pages make links of bare ones before they
+    take the backslashes out. What could end the code or the cell is percent-encoded, which names the same page."""
+    printable = "".join(character if character.isprintable() else " " for character in url)
+    encoded = re.sub(r"[`|<>\\]", lambda match: f"%{ord(match[0]):02X}", "%20".join(printable.split()))
+    return SafeMarkdown(f"`{encoded}`" if encoded else "")
+
+
 def markdown_code(lines: Iterable[str]) -> str:
     """Lines as an indented block of code, which no line of text can end; put an empty line before it."""
     pieces = [piece for line in lines for piece in line.splitlines()]
@@ -43,6 +57,8 @@ def markdown_facts(facts: Mapping[str, object]) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, SafeMarkdown):
+        return value
     return f"{value:,}" if isinstance(value, int) else markdown_cell(str(value))
 
 

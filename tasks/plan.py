@@ -24,6 +24,7 @@ from tasks.pack import token_dtype
 from tasks.planned_mixture import CorpusFacts, PlannedMixture, PlannedShare
 from tasks.probe import Probe, run_probe
 from tasks.recipes.pretraining import PretrainRecipe
+from tasks.training import CHECKPOINTS
 from tasks.training.course import parallelism_of
 
 CPU_FLOP_PER_S = 220e9
@@ -119,13 +120,12 @@ def training_plan(
     sizes.check_memory()
     measured = _measured(sizes, facts) if probe else None
     memory = sizes.memory(measured)
-    disk, free_disk_bytes = (
-        sizes.disk(keeps_checkpoints_there=keeps_checkpoints_there),
-        shutil.disk_usage(_existing(folder)).free,
-    )
-    if sum(disk.values()) > free_disk_bytes:
+    disk = sizes.disk(keeps_checkpoints_there=keeps_checkpoints_there)
+    free_disk_bytes = shutil.disk_usage(_existing(folder)).free
+    to_write = sum(disk.values()) - _written_bytes(folder / CHECKPOINTS)
+    if to_write > free_disk_bytes:
         raise ValueError(
-            f"the run needs {_gigabytes(sum(disk.values()))} on disk and {_gigabytes(free_disk_bytes)} are free in "
+            f"the run has {to_write / 1e6:,.1f} MB to write and {free_disk_bytes / 1e6:,.1f} MB are free in "
             f"{_existing(folder)}: make room, or lower keep_checkpoints ({recipe.keep_checkpoints})"
         )
     seconds_of, based_on = sizes.seconds(measured)
@@ -168,6 +168,11 @@ def training_plan(
         if has_cost
         else None,
     )
+
+
+def _written_bytes(checkpoints: Path) -> int:
+    """What a run that goes on has there already, and replaces one by one."""
+    return sum(file.stat().st_size for file in checkpoints.rglob("*") if file.is_file())
 
 
 def _as_it_goes_on(recipe: PretrainRecipe) -> PretrainRecipe:
@@ -413,7 +418,14 @@ def plan_rows(plan: TrainingPlan) -> list[tuple[str, str]]:
 
 def plan_markdown(plan: TrainingPlan) -> str:
     """The same for Prefect's and MLflow's pages."""
-    return markdown_table(["plan", ""], [(name.strip(), value) for name, value in plan_rows(plan)])
+    rows, whole = [], ""
+    for name, value in plan_rows(plan):
+        if name.startswith(" "):  # a part: pages show no indentation
+            rows.append((f"{whole}: {name.strip()}", value))
+        else:
+            whole = name
+            rows.append((name, value))
+    return markdown_table(["plan", ""], rows)
 
 
 def _gigabytes(num_bytes: int) -> str:

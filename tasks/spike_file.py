@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.atomic import write_file
-from tasks.markdown import markdown_cell, markdown_table
+from tasks.markdown import markdown_address, markdown_cell, markdown_table
 from tasks.spike_documents import SpikeRecord, SuspectDocument
 
 SPIKES_FILE = "spikes.jsonl"
@@ -35,11 +35,11 @@ _DOCUMENT_COLUMNS = ("rank", "document_id", "url", "source", "corpus", "tokens",
 
 
 def append_spike(spikes_file: Path, record: SpikeRecord) -> None:
-    """Add a record, durably. One of the same step and batch stays alone: a resumed run meets its spikes again."""
-    known = read_spikes(spikes_file)
-    if any((each.step, each.batch_hash) == (record.step, record.batch_hash) for each in known):
-        return
-    lines = [json.dumps(asdict(each), allow_nan=False) + "\n" for each in [*known, record]]
+    """Add a record, durably. A resumed run meets its spikes again, and may do something else about them: of the same
+    step and batch the last record counts."""
+    records = {(each.step, each.batch_hash): each for each in read_spikes(spikes_file)}
+    records[record.step, record.batch_hash] = record
+    lines = [json.dumps(asdict(each), allow_nan=False) + "\n" for each in records.values()]
     write_file(spikes_file, "".join(lines).encode())
 
 
@@ -112,16 +112,16 @@ def _event_markdown(record: SpikeRecord) -> str:
         ],
     )
     documents = markdown_table(
-        ["", "document", "URL", "source", "tokens", "loss", "excess nats"],
+        ["", "loss", "excess nats", "tokens", "source", "URL", "document"],
         [
             (
                 document.rank,
-                document.document_id,
-                document.url,
-                document.source,
-                document.tokens,
                 _figure(document.mean_loss),
                 _figure(document.excess_nats, digits=0),
+                document.tokens,
+                document.source,
+                markdown_address(document.url),
+                document.document_id,
             )
             for document in record.documents[:_SHOWN_DOCUMENTS]
         ],

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.markdown import markdown_cell, markdown_code, markdown_facts, markdown_quotes, markdown_table
+from tasks.markdown import (
+    markdown_address,
+    markdown_cell,
+    markdown_code,
+    markdown_facts,
+    markdown_quotes,
+    markdown_table,
+)
 from tests.tasks.rendering import harmful_tags, rendered
 
 HOSTILE = [
@@ -60,3 +67,17 @@ def test_an_empty_prompt_and_an_empty_answer_are_said_to_be_so() -> None:
 def test_numbers_and_facts() -> None:
     assert "| 1,234 | 0.5 |" in markdown_table(["a", "b"], [[1234, 0.5]])
     assert markdown_facts({"min_words": 50000}) == r"- **min\_words**: 50,000"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://a.example/_x_/y__z?a=1&b=*2*", "`https://a.example/_x_/y__z?a=1&b=*2*`"),
+        ("http://a.example/|`<b>\\ c", "`http://a.example/%7C%60%3Cb%3E%5C%20c`"),
+        ("line\nbreak", "`line%20break`"),
+        ("", ""),
+    ],
+)
+def test_an_address_is_read_letter_by_letter(url: str, shown: str) -> None:
+    assert markdown_address(url) == shown
+    assert markdown_table(["a"], [(markdown_address(url),)]).splitlines()[-1] == f"| {shown} |"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -185,8 +187,18 @@ def test_the_limit_is_the_devices_memory_itself(machine: pytest.MonkeyPatch, tmp
 
 def test_the_disk_must_have_room(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
     endless = dataclasses.replace(CORPUS, estimated_tokens=10**18)
-    with pytest.raises(ValueError, match=r"on disk .* lower keep_checkpoints"):
+    with pytest.raises(ValueError, match=r"to write and .* free .* lower keep_checkpoints"):
         training_plan(recipe(), endless, folder=tmp_path / "not/there", probe=False)
+
+
+def test_what_a_run_has_written_is_not_written_again(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    needed = planned(tmp_path).disk_bytes
+    machine.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(ValueError, match="to write"):
+        planned(tmp_path)
+    (tmp_path / "checkpoints/step-00000240").mkdir(parents=True)
+    (tmp_path / "checkpoints/step-00000240/model.safetensors").write_bytes(b"x")
+    assert planned(tmp_path).disk_bytes == needed
 
 
 @pytest.mark.parametrize(
@@ -217,6 +229,7 @@ def test_a_table_for_people(machine: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert rows["cost"] == f"{plan.cost:,.2f} at 2 a device and hour"
     markdown = plan_markdown(plan)
     assert "a\\|b&lt;i&gt;@1" in markdown and "<i>" not in markdown
+    assert "| memory a device: weights |" in markdown and "| time: steps |" in markdown
 
 
 REAL_RUN = """

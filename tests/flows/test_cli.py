@@ -124,7 +124,7 @@ def test_what_can_not_be_planned_is_one_clear_line(arguments: list[str], expecte
 
 
 def test_a_plan_is_a_table_and_one_json_object(tmp_path: Path) -> None:
-    documents = {document_id(n): Published(f"text {n}", f"https://a.com/{n}") for n in range(9)}
+    documents = {document_id(n): Published(f"text {n} " * 1_000, f"https://a.com/{n}") for n in range(9)}
     write_version(tmp_path / "store/corpora", "web", 1, documents)
     done = tokenmill("plan", "--corpus", "web", "--no-probe", "--price", "2.5", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

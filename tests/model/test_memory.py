@@ -105,6 +105,7 @@ def _two_processes(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.verify
 def test_two_processes(tmp_path: Path) -> None:
     spawn(_two_processes, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
     shares = json.loads((tmp_path / "shares.json").read_text())

@@ -267,6 +267,7 @@ def sharded_worker(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.verify
 def test_sharded_over_two_processes_they_train_the_same(tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     context = multiprocessing.spawn(sharded_worker, (tmp_path,), nprocs=2, join=False)

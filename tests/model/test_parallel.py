@@ -337,6 +337,7 @@ def test_recomputation_keeps_a_blocks_input_alone() -> None:
     assert inputs < everything / 3
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("activation_checkpointing", ["none", "block"])
 def test_one_compilation_serves_all_blocks(activation_checkpointing: ActivationCheckpointing) -> None:
     from torch._dynamo.utils import counters

@@ -48,6 +48,23 @@ def explained(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def check_store_address(address: str, what: str) -> None:
+    """ValueError for the address of `what`, a place that is written to, of an unknown kind or with credentials in it.
+
+    The message may be shown: it holds none.
+    """
+    scheme, _, rest = address.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise ValueError(
+            f"{what} {redacted(address)} was given with credentials in its address: leave them to the environment"
+            " (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
+        )
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{what} {redacted(address)!r}: {error}") from error
+
+
 def connect(address: str) -> tuple[Any, str]:
     """fsspec's filesystem of `address`, and the path in it. Raises ValueError for an unknown kind of address.
 

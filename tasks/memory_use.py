@@ -1,11 +1,10 @@
-"""How much memory a process has and had, for the metrics of a run."""
+"""How much memory a process has had at most, for the metrics of a run."""
 
 from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 
@@ -13,7 +12,6 @@ import torch
 class MemoryUse:
     """Of this process, and of its GPU."""
 
-    rss_bytes: int  # resident now
     peak_rss_bytes: int  # the most that was ever resident
     device_peak_bytes: int | None  # the most that torch held on the GPU since the last reset; None on a CPU
 
@@ -26,7 +24,6 @@ class MemoryUse:
 def memory_use(device: torch.device) -> MemoryUse:
     """Costs some microseconds on a CPU, and waits for nothing on a GPU."""
     return MemoryUse(
-        rss_bytes=psutil.Process().memory_info().rss,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # Linux counts in KiB
         device_peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )

@@ -50,11 +50,6 @@ class StepReport:
     slices: Mapping[str, float] = field(default_factory=dict)  # bits per byte by metric's name, likewise
     checkpoint: str | None = None  # where this step made one
 
-    @property
-    def finite(self) -> bool:
-        figures = [self.loss, self.grad_norm] + ([self.held_out.bits_per_byte] if self.held_out else [])
-        return all(math.isfinite(figure) for figure in figures)
-
 
 def metrics_line(report: StepReport) -> bytes:
     """The step's line, with its end."""

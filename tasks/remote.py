@@ -33,10 +33,9 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
-import fsspec
 from pydantic import Field, ValidationError, field_validator
 
-from tasks.address import connect, explained, redacted
+from tasks.address import check_store_address, connect, explained, redacted
 from tasks.atomic import TEMPORARY_PREFIX, link_file, move_directory, write_file
 from tasks.manifest import MANIFEST
 from tasks.read.raw_file import open_handle
@@ -105,15 +104,7 @@ class Remote:
             raise ValueError(
                 f"{redacted(address)!r} is no object store for published corpora: give one such as s3://bucket/prefix"
             )
-        if "@" in rest.partition("/")[0]:
-            raise ValueError(
-                f"the remote store {redacted(address)} was given with credentials in its address: leave them to the"
-                " environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
-            )
-        try:
-            fsspec.get_filesystem_class(scheme)
-        except (ValueError, ImportError) as error:
-            raise ValueError(f"remote store {redacted(address)!r}: {error}") from error
+        check_store_address(address, "the remote store")
         return cls(address.rstrip("/"))
 
     @functools.cached_property

@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-
-from tasks.address import connect, redacted
+from tasks.address import check_store_address, connect, redacted
 from tasks.read.raw_file import open_handle
 from tasks.remote_objects import children, content, put, remove
 from tasks.transient import refusal, retried
@@ -35,17 +33,12 @@ class RemotePlace:
                 f"checkpoints can't be kept at {redacted(address)!r}: give a folder, or an object store such as "
                 "s3://bucket/prefix"
             )
-        if "@" in rest.partition("/")[0]:
-            raise ValueError(
-                f"the place for checkpoints {redacted(address)} was given with credentials in its address: leave them "
-                "to the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
-            )
-        try:
-            fsspec.get_filesystem_class(scheme)
-        except (ValueError, ImportError) as error:
-            raise ValueError(f"checkpoints at {redacted(address)!r}: {error}") from error
+        check_store_address(address, "the place for checkpoints")
         address = address.rstrip("/")
-        filesystem, path = connect(address)
+        try:
+            filesystem, path = connect(address)
+        except OSError as error:  # some kinds look for their server at once
+            raise refusal(error, "connecting to", redacted(address)) from error
         return cls(address, filesystem, path.rstrip("/"))
 
     def child(self, name: str) -> RemotePlace:

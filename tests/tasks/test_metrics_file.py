@@ -83,17 +83,9 @@ def test_what_only_some_steps_have():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_null(tmp_path: Path, value: float):
     report = dataclasses.replace(REPORT, loss=value)
-    assert not report.finite
     assert json.loads(metrics_line(report))["loss"] is None
     (tmp_path / "m").write_bytes(metrics_line(report))
     assert math.isnan(read_metrics(tmp_path / "m")[0]["loss"])
-
-
-def test_finite_looks_at_the_evaluation_too():
-    assert REPORT.finite
-    assert dataclasses.replace(REPORT, held_out=BitsPerByte(1.0, 1.0, 1, 1, 1)).finite
-    assert not dataclasses.replace(REPORT, held_out=BitsPerByte(math.nan, 1.0, 1, 1, 1)).finite
-    assert not dataclasses.replace(REPORT, grad_norm=math.inf).finite
 
 
 @pytest.mark.parametrize("kept", [0, 1, 4, 5])

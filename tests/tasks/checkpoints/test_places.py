@@ -117,6 +117,7 @@ def test_a_bucket_that_is_not_there_is_an_error_in_one_line(bucket: str):
         ("s3://", "can't be kept at"),
         ("moon://bucket/checkpoints", "moon"),
         ("s3://key:secret@bucket/checkpoints", "credentials in its address"),
+        ("ftp://nowhere.invalid/checkpoints", "ftp://nowhere.invalid/checkpoints"),
     ],
 )
 def test_an_address_that_can_not_be_one_is_refused_without_secrets(address: str, message: str):

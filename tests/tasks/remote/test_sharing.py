@@ -1,80 +1,19 @@
-"""Machines that share an object store: a real S3 endpoint (moto), and stores in folders of their own."""
+"""What one machine publishes another reads: races, kills, damage, and nothing sent or fetched twice."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import fsspec
 import pytest
 
 import tasks.remote
-from tasks.manifest import MANIFEST, SCHEMA_VERSION
-from tasks.recipes.curation import fineweb
-from tasks.refresh import Refresh
+from tasks.manifest import MANIFEST
 from tasks.remote import Remote, TakenError
 from tasks.store import Store
-from tests.data.prose import write_jsonl
-from tests.tasks.s3_server import objects, s3_server
-
-NUM_BUCKETS = 20
-
-
-@pytest.fixture(scope="module", autouse=True)
-def bucket() -> Iterator[str]:
-    with s3_server() as address:
-        yield address
-
-
-@pytest.fixture
-def address(bucket: str) -> str:
-    """A remote of this test's own."""
-    return f"{bucket}/{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def machine_a(tmp_path: Path, address: str) -> Store:
-    return Store.open(tmp_path / "a", address)
-
-
-@pytest.fixture
-def machine_b(tmp_path: Path, address: str) -> Store:
-    return Store.open(tmp_path / "b", address)
-
-
-def make_version(store: Store, version: int, text: str, name: str = "web", changed: Mapping[int, str] = {}) -> Path:
-    """A corpus version in the shape that publishing gives it; `changed` has the texts of single buckets."""
-    folder = store.corpora / name / str(version)
-    parts = []
-    for index in range(NUM_BUCKETS):
-        part = folder / "documents" / f"bucket-{index:03d}.parquet"
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(f"{changed.get(index, text)} {index}".encode() * 100)
-        sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
-        parts.append({"path": f"documents/{part.name}", "sha256": sha256})
-    digest = " ".join([text, *changed.values()])
-    manifest = {"schema_version": SCHEMA_VERSION, "name": name, "version": version, "digest": digest, "parts": parts}
-    manifest |= {"inputs": [], "fingerprint": digest}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-    return folder
-
-
-def object_of(folder: Path, bucket: int) -> str:
-    """Where the remote keeps the content of one bucket of `folder`."""
-    sha256 = hashlib.sha256((folder / "documents" / f"bucket-{bucket:03d}.parquet").read_bytes()).hexdigest()
-    return f"objects/{sha256[:2]}/{sha256}"
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from tests.tasks.remote.machines import NUM_BUCKETS, content, make_version, object_of, run_killed
+from tests.tasks.s3_server import objects
 
 
 def test_what_one_machine_publishes_another_reads(machine_a: Store, machine_b: Store, address: str) -> None:
@@ -162,29 +101,6 @@ def test_a_manifest_whose_put_was_tried_twice_is_no_conflict(machine_a: Store, m
     monkeypatch.setattr(tasks.remote, "create", answer_lost)
     machine_a.upload(make_version(machine_a, 1, "first"))
     assert machine_a.versions("web") == [1]
-
-
-def run_killed(store: Store, action: str, victim: str, calls: int) -> None:
-    """A process that is killed after `calls` calls of a function of tasks.remote, while it does `action`."""
-    script = f"""
-import os, signal, sys
-import tasks.remote
-from tasks.store import Store
-owner, name = {victim}
-real, done = getattr(owner, name), []
-def counted(*arguments, **named):
-    real(*arguments, **named)
-    done.append(1)
-    if len(done) == {calls}:
-        os.kill(os.getpid(), signal.SIGKILL)
-setattr(owner, name, counted)
-store = Store.open(sys.argv[1], sys.argv[2])
-{action}
-"""
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", script, str(store.root), store.remote]
-    done = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr
 
 
 def test_a_kill_in_the_middle_of_an_upload_publishes_nothing_and_is_taken_up(
@@ -341,184 +257,3 @@ def test_the_same_content_in_one_version_is_sent_once(
     assert len(sent) == 1
     assert machine_b.fetch(machine_b.tokens / "some")
     assert content(machine_b.tokens / "some") == content(folder)
-
-
-def documents(address: str) -> set[str]:
-    return {name for name in objects(address) if name.startswith("objects/")}
-
-
-def test_what_is_withdrawn_goes_with_what_it_alone_had(machine_a: Store, machine_b: Store, address: str) -> None:
-    first = make_version(machine_a, 1, "first")
-    second = make_version(machine_a, 2, "first", changed={3: "another"})
-    for folder in (first, second):
-        machine_a.upload(folder)
-    machine_a.withdraw(first)
-    machine_a.withdraw(first)
-    assert machine_b.versions("web") == [2]
-    assert not [name for name in objects(address) if name.startswith("corpora/web/1/")]
-    assert documents(address) == {object_of(second, bucket) for bucket in range(NUM_BUCKETS)}
-    assert content(machine_b.corpus("web@2")) == content(second)
-    assert (first / MANIFEST).is_file(), "the folder here stays"
-    machine_a.withdraw(second)
-    assert objects(address) == {}
-    machine_a.upload(first)
-    assert machine_b.versions("web") == [1, 2], "the second is here"
-    assert content(machine_b.corpus("web@1")) == content(first)
-
-
-def test_what_an_unfinished_upload_counts_on_stays(machine_a: Store, machine_b: Store, address: str) -> None:
-    first = make_version(machine_a, 1, "first")
-    machine_a.upload(first)
-    second = make_version(machine_b, 2, "first", changed={3: "another"})
-    run_killed(machine_b, "store.upload(store.corpora / 'web' / '2')", "tasks.remote, 'put'", 1)
-    machine_a.withdraw(first)
-    machine_b.upload(second)
-    assert content(machine_a.corpus("web@2")) == content(second)
-    run_killed(machine_b, "store.withdraw(store.corpora / 'web' / '2')", "tasks.remote, 'remove'", 5)
-    assert machine_a.remote_manifest(machine_a.corpora / "web" / "2") is None and documents(address)
-    machine_b.withdraw(second)
-    assert objects(address) == {}
-
-
-def test_a_purged_version_takes_the_place_of_the_earlier(machine_a: Store, machine_b: Store, address: str) -> None:
-    before = make_version(machine_a, 1, "first")
-    other = make_version(machine_a, 2, "first", changed={5: "else"})
-    for folder in (before, other):
-        machine_a.upload(folder)
-    gone, shared = object_of(before, 5), object_of(before, 4)
-    shutil.rmtree(before)
-    purged = make_version(machine_a, 1, "first", changed={5: "purged", 4: "purged"})
-    machine_a.replace(purged)
-    assert content(machine_b.corpus("web@1")) == content(purged)
-    assert content(machine_b.corpus("web@2")) == content(other)
-    assert gone not in documents(address) and shared in documents(address), "the other version still names it"
-    after = objects(address)
-    machine_a.replace(purged)
-    machine_a.upload(purged)
-    assert objects(address) == after
-
-
-@pytest.mark.parametrize(("victim", "calls"), [("tasks.remote, 'put'", 1), ("tasks.remote, 'remove'", 3)])
-def test_a_replacement_that_was_killed_is_completed(
-    machine_a: Store, machine_b: Store, address: str, victim: str, calls: int
-) -> None:
-    before = make_version(machine_a, 1, "first")
-    machine_a.upload(before)
-    shutil.rmtree(before)
-    purged = make_version(machine_a, 1, "purged")
-    run_killed(machine_a, "store.replace(store.corpora / 'web' / '1')", victim, calls)
-    assert machine_b.versions("web") == [1], "the name is never free"
-    machine_a.replace(purged)
-    assert content(machine_b.corpus("web@1")) == content(purged)
-    assert documents(address) == {object_of(purged, bucket) for bucket in range(NUM_BUCKETS)}
-
-
-def test_nothing_is_removed_while_a_list_cannot_be_read(machine_a: Store, address: str) -> None:
-    first, second = make_version(machine_a, 1, "first"), make_version(machine_a, 2, "second")
-    for folder in (first, second):
-        machine_a.upload(folder)
-    before = documents(address)
-    name = next(name for name in objects(address) if name.startswith("corpora/web/2/files-"))
-    fsspec.filesystem("s3").pipe_file(f"{address.removeprefix('s3://')}/{name}", b"{")
-    with pytest.raises(ValueError, match=r"corpora/web/2/files-.*missing, damaged or of an earlier program"):
-        machine_a.withdraw(first)
-    assert documents(address) == before
-
-
-def test_what_lies_under_a_version_without_a_manifest_gives_way(machine_a: Store, machine_b: Store) -> None:
-    folder = make_version(machine_a, 1, "first")
-    machine_a.upload(folder)
-    shutil.copytree(folder, machine_b.corpora / "web" / "1", ignore=shutil.ignore_patterns(MANIFEST))
-    (machine_b.corpora / "web" / "1" / "stray").write_text("no part of it")
-    assert content(machine_b.corpus("web")) == content(folder)
-
-
-def test_another_storage_of_fsspec_serves_too(tmp_path: Path) -> None:
-    address = f"memory://{uuid.uuid4().hex}"
-    one, two = (Store.open(tmp_path / name, address) for name in ("one", "two"))
-    one.check_remote()
-    folder = make_version(one, 1, "first")
-    one.upload(folder)
-    assert content(two.corpus("web")) == content(folder)
-    with pytest.raises(TakenError):
-        two.upload(make_version(Store.open(tmp_path / "two"), 1, "second"))
-    one.replace(make_version(one, 1, "purged"))
-    assert content(Store.open(tmp_path / "three", address).corpus("web")) == content(folder)
-    one.withdraw(folder)
-    assert objects(address) == {}
-
-
-def test_an_empty_remote_is_fine_and_a_bucket_that_is_not_there_is_told(tmp_path: Path, machine_a: Store) -> None:
-    machine_a.check_remote()
-    assert machine_a.names() == [] and machine_a.versions("web") == []
-    absent = Store.open(tmp_path / "c", "s3://no-such-bucket/prefix")
-    with pytest.raises(ValueError, match=r"s3://no-such-bucket/prefix cannot be reached \(NoSuchBucket") as error:
-        absent.check_remote()
-    assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="NoSuchBucket"):
-        absent.versions("web")
-
-
-def test_an_endpoint_where_nobody_answers_is_told_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    s3 = fsspec.get_filesystem_class("s3")
-    s3.clear_instance_cache()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-    started = time.monotonic()
-    with pytest.raises(ValueError, match=r"remote store s3://some/x cannot be reached .*127\.0\.0\.1") as error:
-        Store.open(tmp_path / "a", "s3://some/x").check_remote()
-    s3.clear_instance_cache()
-    assert time.monotonic() - started < 10
-    assert "\n" not in str(error.value) and "a-secret" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "says"),
-    [
-        ("bucket/prefix", "no object store"),
-        ("/a/folder", "no object store"),
-        ("file:///a/folder", "no object store"),
-        ("https://example.org/", "no object store"),
-        ("s3://", "no object store"),
-        ("nosuch://bucket", "nosuch"),
-        ("s3://key:a-secret@bucket/prefix", "credentials"),
-    ],
-)
-def test_what_can_be_no_remote_is_refused(tmp_path: Path, wrong: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says) as error:
-        Store.open(tmp_path, wrong)
-    assert "a-secret" not in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_store_without_a_remote_keeps_to_itself(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
-    folder = make_version(store, 1, "first")
-    store.upload(folder)
-    store.replace(folder)
-    store.withdraw(folder)
-    store.check_remote()
-    assert store.corpus("web") == folder
-    assert store.remote_folders(store.tokens) == [] and store.remote_manifest(folder) is None
-    assert [path.name for path in tmp_path.iterdir()] == ["corpora"]
-
-
-def test_a_version_that_was_not_sent_is_sent_before_the_next_one_is_planned(
-    machine_a: Store, machine_b: Store, tmp_path: Path
-) -> None:
-    source = write_jsonl(tmp_path / "rows.jsonl", 3)
-
-    def plan(store: Store, *, write: bool = True) -> Refresh:
-        return Refresh.plan(store, "web", [str(source)], fineweb(), write=write)
-
-    make_version(machine_a, 1, "first")  # its upload has failed
-    plan(machine_a, write=False)
-    assert not machine_b.versions("web")
-    assert plan(machine_a).version == 2 and machine_b.versions("web") == [1]
-
-    make_version(machine_a, 2, "of a")
-    machine_b.upload(make_version(machine_b, 2, "of b"))
-    with pytest.raises(TakenError):  # rather than a third version made of another second one
-        plan(machine_a)

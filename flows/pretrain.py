@@ -49,7 +49,7 @@ from tasks.loss_curve import loss_curve_picture
 from tasks.markdown import markdown_quotes
 from tasks.metrics_file import METRICS_FILE, ROLLED_BACK_FILE, drawn_tokens
 from tasks.pack import MANIFEST, SPLITS, TokenShards
-from tasks.plan import plan_markdown
+from tasks.plan_table import plan_markdown
 from tasks.ports import ShardMap
 from tasks.samples import SAMPLES_FILE, read_samples, samples_csv
 from tasks.spike_file import SPIKES_FILE, read_spikes, spikes_csv, spikes_markdown, worst_document

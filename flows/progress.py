@@ -20,7 +20,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.console import console
 
-SEND_INTERVAL_S = 2.0  # between two updates of an artifact; the last one is always sent
+SEND_INTERVAL_S = 5.0  # between two updates of an artifact; the last one is always sent
 _LAST_SEND_TIMEOUT_S = 10.0  # a Prefect server that is away must not keep a finished flow
 _UNITS = {  # of stages that don't count shards
     "collect": "pages",

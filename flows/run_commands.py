@@ -136,7 +136,7 @@ def _plan(options: argparse.Namespace, _: Store) -> int:
     from flows.parameters import PretrainParameters, Training
     from flows.pretrain_corpora import copies_warning
     from flows.pretrain_plan import plan_pretrain
-    from tasks.plan import plan_rows
+    from tasks.plan_table import plan_rows
 
     parameters = PretrainParameters(
         corpus=options.corpus,

@@ -13,7 +13,7 @@ from tasks.training import RUN_FILE
 
 MetricRow = dict[str, Any]
 OnRows = Callable[[list[MetricRow], int], None]
-_POLL_S = 1.0
+_POLL_S = 5.0
 
 
 class Tail:

@@ -19,6 +19,9 @@ from tasks.ports import ShardError, WorkerLostError
 T = TypeVar("T")
 R = TypeVar("R")
 
+_NOBODY_LOOKS = {"enable_metrics_collection": False, "event_stats": False, "task_events_report_interval_ms": 0}
+"""What Ray's processes count for a dashboard, which a local cluster has not: half of the time that they take while the
+workers work (tests/benchmarks/LOG.md)."""
 _OBJECT_STORE_BYTES = 200_000_000  # only paths and reports travel; documents stay in files
 _CONNECT_TIMEOUT_S = 5.0
 _INTERRUPT_POLL_S = 0.5
@@ -77,6 +80,7 @@ def _connect(address: str | None) -> None:
                 logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 _node_ip_address="127.0.0.1",
+                _system_config=_NOBODY_LOOKS,
             )
     except SystemExit:  # Ray's own handler, on a signal that came while it was starting
         raise KeyboardInterrupt from None

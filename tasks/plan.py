@@ -8,46 +8,18 @@ tokenising comes before it, and so does what Ray takes to start.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from model.config import PRESETS, num_flops_per_token, num_parameters
-from model.flops import peak_flop_per_s
-from model.memory import DeviceMemory, checkpoint_bytes, device_memory, evaluation_memory
 from tasks.checkpoints import read_state
 from tasks.device_facts import DeviceFacts, device_facts
-from tasks.evaluation.bits_per_byte import BATCH_TOKENS
-from tasks.markdown import markdown_table
-from tasks.pack import token_dtype
-from tasks.planned_mixture import CorpusFacts, PlannedMixture, PlannedShare
+from tasks.planned_mixture import CorpusFacts, PlannedShare
+from tasks.planned_sizes import PlannedSizes
 from tasks.probe import Probe, run_probe
 from tasks.recipes.pretraining import PretrainRecipe
 from tasks.training import CHECKPOINTS
-from tasks.training.course import parallelism_of
-
-CPU_FLOP_PER_S = 220e9
-"""On two CPU cores, fp32: a 10M-parameter decoder trains at 2,800 to 3,100 tokens/s, one of 26M at 1,400."""
-CPU_MAX_TOKENS_PER_S = 20_000.0
-"""On two CPU cores, where the network is so small that the rest of a step counts: measured at .6M parameters."""
-GPU_PEAK_SHARE = 0.4
-GPU_MIN_PARAMETERS = 100_000_000
-"""Of a GPU's bf16 peak. Published, not measured here: torchtitan 33 to 39 % at 8B on H100, nanochat about 50 % at 124M.
-Of smaller networks, which do not fill such a GPU, nothing is said."""
-RULE_OF_THUMB = "a rule of thumb, not this machine"
-CALIBRATE = "`tokenmill plan` measures it by probe steps"
-FORWARD_SHARE = 1 / 3
-"""Of a training step's operations (Chowdhery et al. 2022): what an evaluation takes a token."""
-
-PROCESS_BYTES: Mapping[str, int] = {"cpu": 590_000_000, "cuda": 900_000_000}
-"""Beside what torch hands out. CPU: a training process after its imports (Python 3.11, torch 2.13), and what its
-threads and libraries take later; measured at .8M parameters, 576 and 638 MB, and at 10M, 484. GPU, not measured here:
-the CUDA context with its kernels, and the workspaces of cuBLAS and NCCL."""
-
-_SMALLER_PRESETS = sorted(
-    PRESETS, key=lambda name: PRESETS[name].d_model * PRESETS[name].num_layers * PRESETS[name].d_ff, reverse=True
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +86,7 @@ def training_plan(
     """
     facts = device_facts(device)
     recipe = _as_it_goes_on(recipe)
-    sizes = _Sizes(recipe, (corpus, *more), workers, facts)
+    sizes = PlannedSizes(recipe, (corpus, *more), workers, facts)
     sizes.check_layout()
     sizes.mixture.check_batch(sizes.batch_tokens, sizes.parallelism.data)
     sizes.check_memory()
@@ -183,186 +155,7 @@ def _as_it_goes_on(recipe: PretrainRecipe) -> PretrainRecipe:
     return recipe.model_copy(update={"global_batch_tokens": state.tokens_seen // state.step})
 
 
-class _Sizes:
-    """All that follows from a recipe, corpora (the first is evaluated on) and a number of workers."""
-
-    def __init__(
-        self, recipe: PretrainRecipe, corpora: tuple[CorpusFacts, ...], workers: int, facts: DeviceFacts
-    ) -> None:
-        self.recipe, self.corpora, self.workers, self.facts = recipe, corpora, workers, facts
-        corpus = corpora[0]
-        self.config = recipe.decoder_config()
-        self.parallelism = parallelism_of(recipe, workers, facts.type)
-        self.parameters = num_parameters(self.config)
-        self.flop_per_token = num_flops_per_token(self.config, recipe.seq_len)
-        self.mixture = PlannedMixture(
-            corpora,
-            held_out_fraction=recipe.held_out_fraction,
-            seq_len=recipe.seq_len,
-            vocab_size=recipe.vocab_size,
-        )
-        self.tokens_per_epoch = self.mixture.tokens_per_epoch
-        self.batch_tokens = recipe.batch_tokens(self.tokens_per_epoch)
-        self.num_steps = self.mixture.num_steps(recipe.num_steps(self.tokens_per_epoch), self.batch_tokens)
-        self.tokens = self.num_steps * self.batch_tokens
-        self.num_evaluations = -(-self.num_steps // recipe.evaluate_every_steps)  # and one after the last step
-        self.num_checkpoints = -(-self.num_steps // recipe.checkpoint_every_steps)
-        self.checkpoint_bytes = checkpoint_bytes(self.config, recipe.optimizer)
-        held_out = max(1, int(corpus.documents * recipe.held_out_fraction))
-        self.tokens_per_document = max(1, corpus.tokens(recipe.vocab_size) // max(1, corpus.documents))
-        self.evaluated_tokens = min(recipe.evaluate_max_documents, held_out) * self.tokens_per_document
-        # workers beyond this machine's cores are taken to have machines like it
-        on_one_device = min(workers, facts.cores) if facts.type == "cpu" else 1
-        self.memory_each = facts.memory_bytes // on_one_device
-        self.num_devices = -(-workers // on_one_device)
-        self.is_counted = all(each.counted is not None for each in corpora)
-
-    @property
-    def length_is_exact(self) -> bool:
-        """Whether the run would have as many steps if the corpora were a third larger, or a quarter smaller."""
-        others = (int(share * self.tokens_per_epoch) for share in (3 / 4, 4 / 3))
-        now = (self.num_steps, self.batch_tokens)
-        return self.is_counted or all(
-            (self.recipe.num_steps(other), self.recipe.batch_tokens(other)) == now for other in others
-        )
-
-    def check_layout(self) -> None:
-        """ValueError for workers that do not divide."""
-        self.parallelism.validate(self.workers, self.config)
-        sequences = self.batch_tokens // self.recipe.seq_len
-        if sequences % self.parallelism.data:
-            raise ValueError(
-                f"a batch of {sequences} sequences does not divide into {self.parallelism.data} equal shares; choose "
-                f"workers among the divisors of {sequences}"
-            )
-
-    def check_memory(self) -> None:
-        """ValueError for what does not fit, with the first change that does."""
-        needed = sum(self.memory(None).values())
-        if needed <= self.memory_each:
-            return
-        has = f"a process needs {_gigabytes(needed)} and has {_gigabytes(self.memory_each)} ({self.facts.name})"
-        for changes in self._smaller():
-            smaller = _Sizes(self.recipe.model_copy(update=changes), self.corpora, self.workers, self.facts)
-            if (then := sum(smaller.memory(None).values())) <= self.memory_each:
-                settings = " ".join(f"{name}={str(value).lower()}" for name, value in changes.items())
-                raise ValueError(f"{has}: it fits with {settings} ({_gigabytes(then)})")
-        raise ValueError(f"{has}, and no smaller network or microbatch fits: use a device with more memory")
-
-    def _smaller(self) -> Iterator[dict[str, Any]]:
-        """Changes to the recipe that take less memory, those first that cost least."""
-        sizes = [size for size in (2**power for power in range(20, -1, -1)) if size < self.recipe.microbatch_sequences]
-        for size in sizes:
-            yield {"microbatch_sequences": size}
-        recompute = {"activation_checkpointing": "block"}
-        yield recompute
-        for size in sizes:
-            yield {"microbatch_sequences": size, **recompute}
-        if self.parallelism.data > 1:
-            yield {"sharded": True}
-            yield {"sharded": True, "microbatch_sequences": 1, **recompute}
-        for name in _SMALLER_PRESETS[_SMALLER_PRESETS.index(self.recipe.model) + 1 :]:
-            yield {"model": name}
-            yield {"model": name, "microbatch_sequences": 1, **recompute}
-
-    @property
-    def _own_sequences(self) -> int:
-        """Of a batch, one process's."""
-        return self.batch_tokens // self.recipe.seq_len // self.parallelism.data
-
-    @property
-    def microbatch_sequences(self) -> int:
-        return min(self.recipe.microbatch_sequences, self._own_sequences)
-
-    @property
-    def num_microbatches(self) -> int:
-        """Of one process in a step."""
-        return -(-self._own_sequences // self.microbatch_sequences)
-
-    def _torch_memory(self) -> tuple[DeviceMemory, DeviceMemory]:
-        """Of a step, and of an evaluation."""
-        common: dict[str, Any] = {
-            "optimizer": self.recipe.optimizer,
-            "parallelism": self.parallelism,
-            "device_type": self.facts.type,
-            "num_microbatches": self.num_microbatches,
-        }
-        step = device_memory(
-            self.config,
-            microbatch_sequences=self.microbatch_sequences,
-            seq_len=self.recipe.seq_len,
-            document_mask=self.recipe.document_mask,
-            **common,
-        )
-        at_once = min(self.evaluated_tokens, max(BATCH_TOKENS, self.recipe.seq_len))
-        return step, evaluation_memory(self.config, batch_tokens=at_once, **common)
-
-    def memory(self, measured: Probe | None) -> dict[str, int]:
-        """Of one process, on its device.
-
-        On a GPU that is a step's or an evaluation's, whichever is more. On a CPU the system's allocator does not give
-        back what a step has freed in blocks below 32 MiB (mallopt(3), M_MMAP_THRESHOLD), an evaluation's larger ones
-        come on top, and so does a checkpoint, which is copied before it is written. What a process takes beside all
-        that is the probe's, where there is one: what it had at most, without these parts.
-        """
-        step, evaluation = self._torch_memory()
-        process = PROCESS_BYTES[self.facts.type]
-        if self.facts.type == "cuda":
-            return {"process": process, **max(step, evaluation, key=lambda memory: memory.peak_bytes).parts()}
-        parts = step.parts()
-        parts["evaluation"] = evaluation.activations_bytes + evaluation.loss_bytes
-        parts["checkpoint"] = self.checkpoint_bytes // (self.parallelism.data if self.parallelism.sharded else 1)
-        if measured is not None:
-            process = max(0, measured.peak_bytes - sum(parts.values()))
-        return {"process": process, **parts}
-
-    def disk(self, *, keeps_checkpoints_there: bool) -> dict[str, int]:
-        """Checkpoints at their most: those kept, the last good one, where it may be an older one, and one that is being
-        written; the registered model's weights; token shards, where there are none yet."""
-        recipe = self.recipe
-        all_are_good = recipe.checkpoint_every_steps % recipe.evaluate_every_steps == 0
-        at_most = min(self.num_checkpoints, recipe.keep_checkpoints + (1 if all_are_good else 2))
-        to_pack = sum(corpus.tokens(recipe.vocab_size) for corpus in self.corpora if corpus.counted is None)
-        return {
-            "checkpoints": at_most * self.checkpoint_bytes if keeps_checkpoints_there else 0,
-            "model": self.parameters * 4,
-            "token shards": to_pack * token_dtype(self.config.vocab_size).itemsize,
-        }
-
-    def seconds(self, measured: Probe | None) -> tuple[dict[str, float], str]:
-        """By part, and what says so."""
-        if measured is not None:
-            seconds_of = {
-                "start": measured.start_s,
-                "steps": self.num_steps * measured.step_s,
-                "evaluations": self.num_evaluations * measured.evaluation_s,
-                "checkpoints": self.num_checkpoints * measured.checkpoint_s,
-            }
-            return seconds_of, f"{measured.num_steps} probe steps"
-        tokens_per_s, based_on = self._known_tokens_per_s()
-        if tokens_per_s is None:
-            return {}, based_on
-        forward_s = self.evaluated_tokens * FORWARD_SHARE / tokens_per_s
-        return {
-            "steps": self.tokens / tokens_per_s,
-            "evaluations": self.num_evaluations * forward_s,
-        }, based_on
-
-    def _known_tokens_per_s(self) -> tuple[float | None, str]:
-        if self.facts.type == "cpu":
-            speed = self.num_devices * min(CPU_MAX_TOKENS_PER_S, CPU_FLOP_PER_S / self.flop_per_token)
-            return speed, f"{RULE_OF_THUMB}, from two CPU cores; {CALIBRATE}"
-        import torch
-
-        peak = peak_flop_per_s(self.facts.name, torch.bfloat16)
-        if peak is None or self.parameters < GPU_MIN_PARAMETERS:
-            return None, "nothing: no figure for this device and size without probe steps"
-        return self.workers * GPU_PEAK_SHARE * peak / self.flop_per_token, (
-            f"{RULE_OF_THUMB}, {GPU_PEAK_SHARE:.0%} of the device's peak; {CALIBRATE}"
-        )
-
-
-def _measured(sizes: _Sizes, facts: DeviceFacts) -> Probe:
+def _measured(sizes: PlannedSizes, facts: DeviceFacts) -> Probe:
     places, kind = (facts.count, "GPUs") if facts.type == "cuda" else (facts.cores, "CPU cores")
     if sizes.workers > places:
         raise ValueError(
@@ -381,58 +174,3 @@ def _measured(sizes: _Sizes, facts: DeviceFacts) -> Probe:
 
 def _existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-
-
-def plan_rows(plan: TrainingPlan) -> list[tuple[str, str]]:
-    """The plan as a table for people, a name and a value each."""
-    about = "" if plan.length_is_exact else "about "
-    corpus_about = "" if plan.corpus_is_counted else "about "
-    epochs = f"{plan.epochs:g} epochs of {corpus_about}{plan.estimated_corpus_tokens:,} tokens"
-    shared = f", shared by {plan.workers} workers" if plan.workers > plan.num_devices else ""
-    rows = [
-        ("corpus", plan.corpus),
-        ("network", f"{plan.model}, {plan.parameters:,} parameters"),
-        ("devices", f"{plan.num_devices} x {plan.device}{shared}"),
-        ("tokens", f"{about}{plan.tokens:,}, {plan.tokens_per_parameter:g} a parameter; {epochs}"),
-        *(
-            (f"  {share.corpus}", f"{share.tokens:,}; {share.epochs:g} epochs; weight {share.weight:g}")
-            for share in plan.mixture
-        ),
-        ("steps", f"{about}{plan.num_steps:,} of {plan.batch_tokens:,} tokens"),
-        ("operations", f"{plan.flop:.3g} FLOP"),
-        ("memory a device", f"{_gigabytes(plan.peak_bytes)} of {_gigabytes(plan.device_bytes)}"),
-    ]
-    rows += [(f"  {name}", _gigabytes(size)) for name, size in plan.memory.items() if size]
-    rows.append(("disk", f"{_gigabytes(plan.disk_bytes)} of {_gigabytes(plan.free_disk_bytes)} free"))
-    rows += [(f"  {name}", _gigabytes(size)) for name, size in plan.disk.items() if size]
-    rows.append(("time", "not known" if plan.seconds is None else f"about {_duration(plan.seconds)}"))
-    rows += [(f"  {name}", _duration(seconds)) for name, seconds in plan.seconds_of.items()]
-    if plan.tokens_per_s is not None:
-        rows.append(("speed", f"{plan.tokens_per_s:,.0f} tokens/s"))
-    rows.append(("based on", plan.based_on))
-    if plan.price_per_device_hour is not None:
-        cost = "not known" if plan.cost is None else f"{plan.cost:,.2f}"
-        rows.append(("cost", f"{cost} at {plan.price_per_device_hour:g} a device and hour"))
-    return rows
-
-
-def plan_markdown(plan: TrainingPlan) -> str:
-    """The same for Prefect's and MLflow's pages."""
-    rows, whole = [], ""
-    for name, value in plan_rows(plan):
-        if name.startswith(" "):  # a part: pages show no indentation
-            rows.append((f"{whole}: {name.strip()}", value))
-        else:
-            whole = name
-            rows.append((name, value))
-    return markdown_table(["plan", ""], rows)
-
-
-def _gigabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 10_000_000 else f"{num_bytes / 1e6:,.2f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:,.1f} s"
-    return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -19,7 +19,8 @@ import tasks.plan
 from model.config import num_parameters
 from tasks.device_facts import DeviceFacts
 from tasks.pack import SPLITS, TokenShards
-from tasks.plan import TrainingPlan, plan_markdown, plan_rows, training_plan
+from tasks.plan import TrainingPlan, training_plan
+from tasks.plan_table import plan_markdown, plan_rows
 from tasks.planned_mixture import CorpusFacts, CountedTokens
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 from tests.data.prose import prose

@@ -25,7 +25,8 @@ from flows.stages import (
     show_markdown,
 )
 from infra.mlflow_tracker import MlflowTracker, tracked_run
-from infra.registry import LOGGED_MODEL_TAG, ModelVersion, champion, find_model, move_champion
+from infra.registered_versions import LOGGED_MODEL_TAG
+from infra.registry import ModelVersion, champion, find_model, move_champion
 from infra.settings import current_store
 from tasks.checkpoints import read_state
 from tasks.evaluation.bits_per_byte import (

@@ -15,10 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tasks.inputs import Profile
 from tasks.source_names import COMMON_CRAWL, EMBEDDED
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 VERSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]+)?$"
 """name, or name@version."""
-_OPTIONAL_NAME = r"^$|" + _NAME
+_OPTIONAL_NAME = r"^$|" + NAME
 _OPTIONAL_RUN_ID = r"^$|^[0-9a-f]{32}$"
 _OPTIONAL_PLACE = r"^$|^/|^[a-z][a-z0-9+.-]*://."
 
@@ -39,7 +39,9 @@ def _run_id(value: object) -> object:
     return value
 
 
-class _Parameters(BaseModel):
+class Form(BaseModel):
+    """What an operator fills in: closed to misspelt names, and not to be changed by a flow."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -53,7 +55,7 @@ def _as_overrides(settings: Sequence[str]) -> Mapping[str, str]:
     return overrides
 
 
-class Input(_Parameters):
+class Input(Form):
     """What is read."""
 
     source: str = Field(
@@ -77,7 +79,7 @@ class Input(_Parameters):
     )
 
 
-class Rules(_Parameters):
+class Rules(Form):
     """A recipe, and what is changed of it."""
 
     recipe: Literal["fineweb", "fineweb2", "dclm", "gopher", "documentation", "smoke"] = Field(
@@ -106,7 +108,7 @@ class Curation(Rules):
     )
 
 
-class Execution(_Parameters):
+class Execution(Form):
     """How it is run."""
 
     workers: int = Field(
@@ -117,7 +119,7 @@ class Execution(_Parameters):
     )
 
 
-class Training(_Parameters):
+class Training(Form):
     """Network and training."""
 
     profile: Profile = Field(
@@ -157,7 +159,7 @@ class Training(_Parameters):
         return _as_overrides(self.settings)
 
 
-class Consent(_Parameters):
+class Consent(Form):
     """When training starts."""
 
     min_new_tokens: int = Field(
@@ -172,7 +174,7 @@ class Consent(_Parameters):
     )
 
 
-class Scoring(_Parameters):
+class Scoring(Form):
     """What the model is measured on."""
 
     profile: Profile = Field(
@@ -185,7 +187,7 @@ class Scoring(_Parameters):
     )
 
 
-class Promotion(_Parameters):
+class Promotion(Form):
     """Whether the model becomes the champion, which is what a model's name alone stands for."""
 
     champion: Literal["never", "if_better", "ask"] = Field(
@@ -196,16 +198,16 @@ class Promotion(_Parameters):
     )
 
 
-class RefreshParameters(_Parameters):
+class RefreshParameters(Form):
     """Raw pages to a published corpus version."""
 
-    name: str = Field("docs", title="Corpus name", pattern=_NAME, description="The next version is published under it.")
+    name: str = Field("docs", title="Corpus name", pattern=NAME, description="The next version is published under it.")
     input: Input = Field(default_factory=Input, title="Input")
     curation: Curation = Field(default_factory=Curation, title="Curation")
     execution: Execution = Field(default_factory=Execution, title="Execution")
 
 
-class CorpusShare(_Parameters):
+class CorpusShare(Form):
     """A corpus of a mixture, and how much is drawn of it."""
 
     corpus: str = Field(title="Corpus", pattern=VERSION_NAME, description="name (its latest version) or name@version.")
@@ -231,7 +233,7 @@ class CorpusShare(_Parameters):
     )
 
 
-class PretrainParameters(_Parameters):
+class PretrainParameters(Form):
     """A corpus version to a registered model version."""
 
     corpus: str = Field(
@@ -268,7 +270,7 @@ class PretrainParameters(_Parameters):
     )
 
 
-class EvaluateParameters(_Parameters):
+class EvaluateParameters(Form):
     """A model version to its scores."""
 
     model: str = Field(
@@ -284,10 +286,10 @@ class EvaluateParameters(_Parameters):
     )
 
 
-class PipelineParameters(_Parameters):
+class PipelineParameters(Form):
     """Raw pages to a trained, evaluated model."""
 
-    name: str = Field("docs", title="Corpus name", pattern=_NAME, description="The next version is published under it.")
+    name: str = Field("docs", title="Corpus name", pattern=NAME, description="The next version is published under it.")
     input: Input = Field(default_factory=Input, title="Input")
     curation: Curation = Field(default_factory=lambda: Curation(recipe="documentation"), title="Curation")
     training: Training = Field(default_factory=Training, title="Training")
@@ -297,7 +299,7 @@ class PipelineParameters(_Parameters):
     execution: Execution = Field(default_factory=Execution, title="Execution")
 
 
-class PreviewParameters(_Parameters):
+class PreviewParameters(Form):
     """What a recipe would do to a source, shown on a sample of its pages. Nothing is published."""
 
     source: str = Field(EMBEDDED, title="Source", min_length=1, description=_SOURCE)
@@ -316,7 +318,7 @@ class PreviewParameters(_Parameters):
     )
 
 
-class DiffParameters(_Parameters):
+class DiffParameters(Form):
     """Two corpus versions, of one name or of two."""
 
     before: str = Field(
@@ -333,7 +335,7 @@ class DiffParameters(_Parameters):
     )
 
 
-class ReconcileParameters(_Parameters):
+class ReconcileParameters(Form):
     """What killed runs left behind."""
 
     min_age_minutes: int = Field(

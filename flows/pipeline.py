@@ -14,15 +14,17 @@ from flows.approvals import NOT_APPROVED, check_approvable
 from flows.command_line import pipeline_command
 from flows.evaluate import evaluate
 from flows.parameters import EvaluateParameters, PipelineParameters, PretrainParameters, RefreshParameters
+from flows.pinned_models import pinned_parameters
 from flows.pretrain import pretrain
 from flows.refresh_corpus import check_refresh, dry_run_refresh, refresh_corpus
 from flows.stages import estimated, flow_scope, link_tracking, one_line_failures, prefect_tags
 from infra.mlflow_tracker import tracked_run
 from infra.ray_map import ray_cluster
+from infra.recipe_models import models_tag
 from infra.settings import current_store
 from tasks.plan import training_plan
 from tasks.planned_mixture import CorpusFacts
-from tasks.recipes.curation import resolve_curation_recipe
+from tasks.recipes.curation import CurationRecipe
 from tasks.recipes.pretraining import PretrainRecipe, resolve_pretrain_recipe
 
 TOKENS_PER_RECORD = 400
@@ -35,17 +37,18 @@ def _refresh_parameters(parameters: PipelineParameters) -> RefreshParameters:
     )
 
 
-def check_pipeline(parameters: PipelineParameters) -> PretrainRecipe:
-    """What can be refused before any work, as ValueError in one line; the resolved pretraining recipe."""
-    check_refresh(_refresh_parameters(parameters))
+def check_pipeline(parameters: PipelineParameters) -> tuple[CurationRecipe, PretrainRecipe]:
+    """What can be refused before any work, as ValueError in one line; the two resolved recipes."""
+    curation = check_refresh(_refresh_parameters(parameters))
     if parameters.consent.approval or parameters.promotion.champion == "ask":
         check_approvable()
-    return resolve_pretrain_recipe(parameters.training.profile, parameters.training.overrides)
+    return curation, resolve_pretrain_recipe(parameters.training.profile, parameters.training.overrides)
 
 
-def dry_run_pipeline(parameters: PipelineParameters, recipe: PretrainRecipe) -> dict[str, Any]:
+def dry_run_pipeline(
+    parameters: PipelineParameters, curation: CurationRecipe, recipe: PretrainRecipe
+) -> dict[str, Any]:
     """The estimates of its parts; the training's is of the corpus as the refresh is estimated to leave it."""
-    curation = resolve_curation_recipe(parameters.curation.recipe, parameters.curation.overrides)
     estimate = dry_run_refresh(_refresh_parameters(parameters), curation)
     plan = training_plan(recipe, _expected_corpus(estimate), folder=current_store().root, probe=False)
     return {"refresh": estimate, "pretrain": plan.as_json()}
@@ -76,11 +79,12 @@ def pipeline(parameters: PipelineParameters) -> dict[str, Any] | State[dict[str,
     Returns the three results by name, and mlflow_run_id; "evaluate" is None where nothing was trained. A dry run
     returns its estimates.
     """
-    recipe = check_pipeline(parameters)
+    curation, recipe = check_pipeline(parameters)
     store = current_store()
     if parameters.execution.dry_run:
-        return estimated(dry_run_pipeline(parameters, recipe), f"a pipeline of {parameters.name}")
-    tags = {"tokenmill.flow": "pipeline", **prefect_tags(store)}
+        return estimated(dry_run_pipeline(parameters, curation, recipe), f"a pipeline of {parameters.name}")
+    parameters = pinned_parameters(parameters, curation)
+    tags = {"tokenmill.flow": "pipeline", **models_tag(curation), **prefect_tags(store)}
     one_cluster = nullcontext() if parameters.consent.approval else ray_cluster(parameters.execution.workers or None)
     with (
         flow_scope(store, retry=pipeline_command(store, parameters)),

@@ -12,6 +12,7 @@ from prefect.states import Completed
 from flows.command_line import preview_command
 from flows.console import console
 from flows.parameters import PreviewParameters
+from flows.pinned_models import pinned_rules, resolved_recipe
 from flows.progress import progress
 from flows.stages import (
     flow_scope,
@@ -24,7 +25,9 @@ from flows.stages import (
 )
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.ray_map import check_cluster, ray_cluster
+from infra.recipe_models import models_tag, named_models
 from infra.settings import current_store
+from tasks.model_files import models_in
 from tasks.preview.report import (
     DOCUMENTS_FILE,
     REPORT_FILE,
@@ -35,7 +38,7 @@ from tasks.preview.report import (
     write_preview,
 )
 from tasks.preview.run import Preview, preview
-from tasks.recipes.curation import CurationRecipe, check_rules, resolve_curation_recipe
+from tasks.recipes.curation import CurationRecipe
 from tasks.store import Store
 
 
@@ -43,9 +46,9 @@ def check_preview(parameters: PreviewParameters) -> tuple[CurationRecipe, Curati
     """What can be refused before any work, as ValueError in one line; the recipe, and where settings are changed, the
     recipe with them."""
     chosen = parameters.rules
-    recipe = resolve_curation_recipe(chosen.recipe, {})
-    changed = resolve_curation_recipe(chosen.recipe, chosen.overrides) if chosen.settings else None
-    check_rules(changed or recipe)
+    store = current_store()
+    recipe = resolved_recipe(store, chosen, changed=False)
+    changed = resolved_recipe(store, chosen) if chosen.settings else None
     check_cluster()
     return recipe, changed
 
@@ -55,12 +58,14 @@ def check_preview(parameters: PreviewParameters) -> tuple[CurationRecipe, Curati
 def preview_corpus(parameters: PreviewParameters) -> dict[str, Any] | State[dict[str, Any]]:
     """Sample the sources, score the sample by every rule, and write the report into the store.
 
-    Returns report, folder, records, documents, kept, removed (by stage and reason), rules, mlflow_run_id; with changed
-    settings also comparison.
+    Returns report, folder, records, documents, kept, removed (by stage and reason), rules, models (those that the recipe
+    names, pinned), mlflow_run_id; with changed settings also comparison.
     """
     recipe, changed = check_preview(parameters)
     store = current_store()
-    with flow_scope(store, retry=preview_command(store, parameters)):
+    rules = pinned_rules(parameters.rules, changed or recipe)
+    parameters = parameters.model_copy(update={"rules": rules})
+    with flow_scope(store, retry=preview_command(store, parameters)), models_in(store.models):
         result = _preview(store, recipe, changed, parameters)
     share = f"{result['kept']:,} of {result['documents']:,} documents of the sample are kept"
     return Completed(message=share, data=result)
@@ -69,7 +74,7 @@ def preview_corpus(parameters: PreviewParameters) -> dict[str, Any] | State[dict
 def _preview(
     store: Store, recipe: CurationRecipe, changed: CurationRecipe | None, parameters: PreviewParameters
 ) -> dict[str, Any]:
-    tags = {"tokenmill.flow": "preview_corpus", **prefect_tags(store)}
+    tags = {"tokenmill.flow": "preview_corpus", **models_tag(changed or recipe), **prefect_tags(store)}
     with tracked_run(store, f"preview {recipe.name}", tags=tags) as tracker:
         link_tracking(store, tracker.experiment_id, tracker.run_id)
         tracker.parameters(
@@ -126,5 +131,6 @@ def _result(previewed: Preview, folder: Path, run_id: str) -> dict[str, Any]:
         "report": str(folder / REPORT_FILE),
         "folder": str(folder),
         **{name: facts[name] for name in taken_over if name in facts},
+        "models": list(named_models(previewed.chain.recipe)),
         "mlflow_run_id": run_id,
     }

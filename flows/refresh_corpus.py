@@ -13,6 +13,7 @@ from flows.command_line import refresh_command
 from flows.console import console
 from flows.events import corpus_published
 from flows.parameters import RefreshParameters
+from flows.pinned_models import pinned_parameters, resolved_recipe
 from flows.progress import progress
 from flows.stages import (
     estimated,
@@ -26,6 +27,7 @@ from flows.stages import (
 )
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.ray_map import check_cluster, ray_cluster
+from infra.recipe_models import models_tag, named_models
 from infra.settings import current_store
 from tasks.corpus_card import corpus_card, kept_samples, ledger_summary, removed_samples, samples_markdown
 from tasks.curation import (
@@ -42,8 +44,9 @@ from tasks.curation import (
 from tasks.diff import compare
 from tasks.diff_report import diff_markdown
 from tasks.estimate import estimate_refresh
+from tasks.model_files import models_in
 from tasks.ports import ShardMap
-from tasks.recipes.curation import CurationRecipe, check_rules, resolve_curation_recipe
+from tasks.recipes.curation import CurationRecipe
 from tasks.refresh import Refresh
 from tasks.store import Store, checked_name
 from tasks.version_facts import corpus_sizes
@@ -57,11 +60,11 @@ def sources(parameters: RefreshParameters) -> tuple[str, ...]:
 
 
 def check_refresh(parameters: RefreshParameters) -> CurationRecipe:
-    """What can be refused before any work, as ValueError in one line; the resolved recipe."""
+    """What can be refused before any work, as ValueError in one line; the resolved recipe, its models pinned."""
     checked_name(parameters.name)
-    recipe = resolve_curation_recipe(parameters.curation.recipe, parameters.curation.overrides)
-    check_rules(recipe)
-    current_store().check_remote()
+    store = current_store()
+    recipe = resolved_recipe(store, parameters.curation)
+    store.check_remote()
     check_cluster()
     _plan(parameters, recipe, write=False)
     return recipe
@@ -83,7 +86,7 @@ def _plan(parameters: RefreshParameters, recipe: CurationRecipe, **options: Any)
 def dry_run_refresh(parameters: RefreshParameters, recipe: CurationRecipe) -> dict[str, Any]:
     """What a refresh would read and reuse, and how long it would take; nothing is written."""
     chosen = parameters.input
-    return estimate_refresh(
+    estimate = estimate_refresh(
         current_store(),
         parameters.name,
         sources(parameters),
@@ -92,6 +95,7 @@ def dry_run_refresh(parameters: RefreshParameters, recipe: CurationRecipe) -> di
         replace=chosen.replace,
         workers=parameters.execution.workers or 1,
     )
+    return estimate | {"models": list(named_models(recipe))}
 
 
 @flow(name="refresh_corpus", flow_run_name="refresh {parameters.name}", persist_result=False)
@@ -100,15 +104,18 @@ def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any] | State[dict
     """Read what is new, extract, screen, deduplicate and publish.
 
     Returns corpus, path, digest, records_in, documents_kept, removed (by stage and reason), changed, new_files,
-    known_files, waiting_files, estimated_tokens, new_estimated_tokens, mlflow_run_id; a dry run its estimate.
+    known_files, waiting_files, estimated_tokens, new_estimated_tokens, models (those that the recipe names, pinned),
+    mlflow_run_id; a dry run its estimate.
     """
     recipe = check_refresh(parameters)
     store = current_store()
     if parameters.execution.dry_run:
         return estimated(dry_run_refresh(parameters, recipe), f"a refresh of {parameters.name}")
+    parameters = pinned_parameters(parameters, recipe)
     with (
         store.lock(f"corpus-{parameters.name}"),
         flow_scope(store, retry=refresh_command(store, parameters)),
+        models_in(store.models),
     ):
         result = _refresh(store, recipe, parameters)
         corpus_published(store, result)
@@ -119,7 +126,7 @@ def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any] | State[dict
 
 def _refresh(store: Store, recipe: CurationRecipe, parameters: RefreshParameters) -> dict[str, Any]:
     lock = f"corpus-{parameters.name}"
-    tags = {"tokenmill.flow": "refresh_corpus", **prefect_tags(store)}
+    tags = {"tokenmill.flow": "refresh_corpus", **models_tag(recipe), **prefect_tags(store)}
     with tracked_run(store, f"refresh {parameters.name}", tags=tags, lock=lock) as tracker:
         link_tracking(store, tracker.experiment_id, tracker.run_id)
         configuration = {
@@ -226,6 +233,7 @@ def _result(
         "new_files": len(refresh.new_inputs) if changed else 0,
         "known_files": len(refresh.inputs) - len(refresh.new_inputs) if changed else len(refresh.inputs),
         "waiting_files": refresh.waiting_files,
+        "models": list(named_models(refresh.recipe)),
         "mlflow_run_id": tracker.run_id,
     }
 

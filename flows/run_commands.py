@@ -208,9 +208,9 @@ def _pipeline(options: argparse.Namespace, store: Store) -> int:
         consent=Consent(min_new_tokens=options.min_new_tokens),
         execution=Execution(workers=options.workers, dry_run=options.dry_run),
     )
-    recipe = check_pipeline(parameters)
+    recipes = check_pipeline(parameters)
     if options.dry_run:
-        return _estimated(options, dry_run_pipeline(parameters, recipe))
+        return _estimated(options, dry_run_pipeline(parameters, *recipes))
     result = pipeline(parameters)
     _print_pipeline(result, store)
     return print_json(options, result)

@@ -6,6 +6,7 @@ of the version says which, so that neither is ever taken for the other.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from infra.settings import mlflow_uri
+from tasks.atomic import new_directory
 from tasks.store import Store
 
 Kind = Literal["model", "classifier"]
@@ -92,16 +94,16 @@ def make_champion(registry: MlflowClient, name: str, version: str, why: str) -> 
     registry.set_registered_model_alias(name, CHAMPION, version)
 
 
-def folder_here(version: RegisteredVersion) -> Path | None:
-    """The folder of a version's files where they lie on this machine's disk; None where a server hands them on."""
+def local_folder(store: Store, version: RegisteredVersion) -> Path:
+    """The folder of a version's files, fetched once where a server hands them on."""
     source = str(version.source)
     if urlsplit(source).scheme in ("", "file"):
         return Path(url2pathname(urlsplit(source).path))
-    return None
-
-
-def download(store: Store, version: RegisteredVersion, into: Path) -> Path:
-    """Fetch a version's files from the server into the folder `into`; the folder that they are in."""
-    source = str(version.source)
-    mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(into), tracking_uri=mlflow_uri(store))
-    return into / Path(urlsplit(source).path).name  # MLflow keeps the last part of the address
+    place = hashlib.sha256(source.encode()).hexdigest()[:16]  # the address holds the model's unique id
+    fetched = store.root / "mlflow" / "models" / f"{version.name}-{version.version}-{place}"
+    if not fetched.is_dir():
+        with new_directory(fetched) as temporary:
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=source, dst_path=str(temporary), tracking_uri=mlflow_uri(store)
+            )
+    return fetched / Path(urlsplit(source).path).name  # MLflow keeps the last part of the address

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tasks.document import QUARANTINE_REASONS, Decision, Document, Drop, Keep, Rewrite, ShardReport
+from tasks.model_files import models_in
 from tasks.rule import Rule
 from tasks.tables import EDITS, LEDGER, TEXTS, TableWriter, clean, document_of, read_rows, text_row
 
@@ -128,10 +129,10 @@ def built(rule: Rule) -> Callable[[Document], Decision]:
     return _built(type(rule), rule.model_dump_json())
 
 
-def language_shard(shard: Path, directory: Path, *, language: LanguageRule) -> ShardReport:
-    """Identify each document's language and keep those that the recipe asks for."""
-    identify = language.build_identified()
-    with ShardOutput(directory, "language") as output:
+def language_shard(shard: Path, directory: Path, *, language: LanguageRule, models: Path | None = None) -> ShardReport:
+    """Identify each document's language and keep those that the recipe asks for. `models` is the store's folder."""
+    with models_in(models), ShardOutput(directory, "language") as output:
+        identify = language.build_identified()
         for row in read_rows(shard / DOCUMENTS_FILE):
             document, verdict = identify(document_of(row))
             if isinstance(verdict, Drop):
@@ -141,16 +142,21 @@ def language_shard(shard: Path, directory: Path, *, language: LanguageRule) -> S
         return output.report()
 
 
-def rules_shard(shard: Path, directory: Path, *, stage: str, rules: tuple[Rule, ...]) -> ShardReport:
-    """Apply filters and formatters in order; the first that drops a document ends its way."""
-    steps = [(str(getattr(rule, "kind", type(rule).__name__)), built(rule)) for rule in rules]
+def rules_shard(
+    shard: Path, directory: Path, *, stage: str, rules: tuple[Rule, ...], models: Path | None = None
+) -> ShardReport:
+    """Apply filters and formatters in order; the first that drops a document ends its way.
+
+    `models` is the store's folder.
+    """
 
     def hide(text: str) -> str:
         for rule in rules:
             text = rule.hide(text)
         return text
 
-    with ShardOutput(directory, stage, hide) as output:
+    with models_in(models), ShardOutput(directory, stage, hide) as output:
+        steps = [(str(getattr(rule, "kind", type(rule).__name__)), built(rule)) for rule in rules]
         for row in read_rows(shard / DOCUMENTS_FILE):
             document = document_of(row)
             verdict: Decision = Keep()

@@ -4,6 +4,7 @@ corpora/<name>/<version>/            published corpus versions, immutable but fo
 work/<stage>/<fingerprint>/          outputs of stages, reused by fingerprint
 tokenizers/<name>/<config>/<number>/ tokenizers: one generation serves all versions of a corpus until it is retrained
 tokens/<corpus>-<tokens>/            token shards, with their tokenizer
+models/<SHA-256>/                    models that recipes name by their hash: a file, or a classifier's folder
 runs/<fingerprint>/                  training runs: metrics, checkpoints
 audit/                               what was taken down, when, why, by whom
 reports/                             what versions differ in, as pages
@@ -101,6 +102,10 @@ class Store:
     @property
     def tokenizers(self) -> Path:
         return self.root / "tokenizers"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
 
     @property
     def audit(self) -> Path:

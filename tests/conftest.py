@@ -2,6 +2,9 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.update(
     {
@@ -16,3 +19,10 @@ os.environ.update(
 )
 for name in ("RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "TOKENMILL_STORE"):
     os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_address_is_left() -> Iterator[None]:
+    """A module that leaves a server's address set sends what others record to another place."""
+    yield
+    assert not {"RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "TOKENMILL_STORE"} & os.environ.keys()

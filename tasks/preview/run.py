@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from tasks.curation import extract
 from tasks.manifest import code_version, fingerprint
+from tasks.model_files import models_in
 from tasks.ports import ShardMap
 from tasks.preview.decide import Decided, decide
 from tasks.preview.sample import DEFAULT_PAGES, SampledRefresh, Sampling, plan_sample, read_sample, with_recipe
@@ -101,7 +102,8 @@ def score_chain(
         *(("quality", rule) for rule in recipe.quality_rules),
         *(("toxicity", rule) for rule in recipe.toxicity_rules),
     ]
-    scored = step("score", score_rules, refresh.store.work, rules, extracted, shard_map, progress)
+    with models_in(refresh.store.models):
+        scored = step("score", score_rules, refresh.store, rules, extracted, shard_map, progress)
     scores = load_scores(scored)
     plain = tuple(rule for _, rule in rules)
     return Chain(

@@ -14,6 +14,7 @@ from typing import Any
 from tasks.curation import inventory
 from tasks.inputs import InputFile, select_inputs
 from tasks.manifest import code_version
+from tasks.model_files import models_in
 from tasks.occurrences import OCCURRENCES_FILE, number_occurrences
 from tasks.ports import ShardMap
 from tasks.preview import draw
@@ -69,7 +70,8 @@ class SampledRefresh(Refresh):
     @functools.cached_property
     def stages(self) -> Mapping[str, Stage]:
         drawn = {"pages": self.pages, "seed": self.seed, "range": RANGE_RECORDS, "code": code_version(draw.__name__)}
-        return refresh_stages(self.recipe, start={"inputs": self.inputs, "sample": drawn}, deciding={})
+        with models_in(self.store.models):
+            return refresh_stages(self.recipe, start={"inputs": self.inputs, "sample": drawn}, deciding={})
 
 
 def plan_sample(

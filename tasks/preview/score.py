@@ -19,10 +19,12 @@ from tasks.checks import Check, Score, checks_of, score_with
 from tasks.document import Document, Drop, ShardReport
 from tasks.language import LanguageRule
 from tasks.manifest import files_identity
+from tasks.model_files import models_in
 from tasks.ports import ShardMap
 from tasks.rule import Rule
 from tasks.screen import DOCUMENTS_FILE, LEDGER_FILE
 from tasks.stages import Progress, Stage, StageOutput, no_progress, run_stage
+from tasks.store import Store
 from tasks.tables import LEDGER, TEXTS, TableWriter, clean, document_of, read_rows, text_row
 
 SCORES_FILE = "scores.parquet"
@@ -85,18 +87,20 @@ def without_limits(rule: Rule) -> Rule:
     return rule.model_copy(update=away)
 
 
-def score_shard(texts: Path, directory: Path, *, rule: Rule) -> ShardReport:
+def score_shard(texts: Path, directory: Path, *, rule: Rule, models: Path | None = None) -> ShardReport:
     """Score every document in `texts` by a rule without limits; write its texts where the rule has changed one.
 
-    A document in a language that is not wanted has a ledger row and goes no further; every other does.
+    A document in a language that is not wanted has a ledger row and goes no further; every other does. `models` is the
+    store's folder.
     """
-    score = _scorer(rule)
     num_changed = num_ended = 0
     with (
+        models_in(models),
         TableWriter(directory / SCORES_FILE, SCORES) as scores,
         TableWriter(directory / DOCUMENTS_FILE, TEXTS) as documents,
         TableWriter(directory / LEDGER_FILE, LEDGER) as ledger,
     ):
+        score = _scorer(rule)
         for row in read_rows(texts / DOCUMENTS_FILE):
             document = document_of(row)
             scored, result = score(document)
@@ -165,7 +169,7 @@ def _ended(document: Document, drop: Drop | None) -> dict[str, object]:
 
 
 def score_rules(
-    work: Path,
+    store: Store,
     rules: Sequence[tuple[str, Rule]],
     documents: StageOutput,
     shard_map: ShardMap,
@@ -187,9 +191,9 @@ def score_rules(
         stage = Stage(f"score_{kind}", identity, rule.libraries, (__name__, type(rule).__module__), after)
         output = run_stage(
             stage,
-            work,
+            store.work,
             shard_map,
-            functools.partial(score_shard, rule=without_limits(rule)),
+            functools.partial(score_shard, rule=without_limits(rule), models=store.models),
             texts,
             inputs=[{"texts": shard.name} for shard in texts],
             progress=progress,

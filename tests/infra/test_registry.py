@@ -110,12 +110,11 @@ def test_a_model_is_found_and_loaded_by_each_of_its_names_and_nothing_is_copied(
         assert Path(version.folder).is_relative_to(store.root / "mlflow" / "artifacts")
     generator = TextGenerator.load(version.folder, version.tokenizer_file)
     expected = generator.continuation("The", max_new_tokens=8, seed=3)
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{store.root / 'mlflow' / 'mlflow.db'}")
     try:
         loaded = mlflow.pyfunc.load_model("models:/named@champion")
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)  # what it was before is a default, which set would stay for every test after
     assert loaded.predict(["The"], params={"max_new_tokens": 8, "seed": 3}) == [expected]
 
 

@@ -140,14 +140,13 @@ def test_the_registered_model_loads_and_answers(job: Job) -> None:
     assert version.version == job.client.get_model_version_by_alias("docs-smoke", "champion").version
     assert version.run_id == job.result["pretrain"]["mlflow_run_id"]
     assert version.tags["corpus_digest"] == job.result["refresh"]["digest"]
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{job.store / 'mlflow' / 'mlflow.db'}")
     try:
         model = mlflow.pyfunc.load_model("models:/docs-smoke@champion")
         options = {"max_new_tokens": 8, "seed": 3}
         answers = model.predict(["The function returns", "In this case,"], params=options)
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)  # what it was before is a default, which set would stay for every test after
     assert len(answers) == 2 and all(isinstance(answer, str) and answer for answer in answers)
 
 

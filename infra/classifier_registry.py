@@ -1,0 +1,164 @@
+"""Classifiers in MLflow's registry: bundles as versions, found by name and brought into the store by hash.
+
+A version's files are the bundle itself (tasks/classifiers/bundle.py), so that what is fetched is verified by the hash
+that its tags state. A new version is `candidate`; who becomes `champion` the gate decides (flows/classifier_gate.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Metric
+from mlflow.tracking import MlflowClient
+
+from infra.mlflow_tracker import MlflowTracker
+from infra.registered_versions import (
+    CHAMPION,
+    aliases,
+    find_version,
+    kind_of,
+    kind_tags,
+    local_folder,
+    make_champion,
+)
+from infra.registration import Registration
+from infra.tracking_client import client
+from tasks.classifiers.bundle import CARD_FILE, Bundle, load_bundle
+from tasks.model_cache import add_bundle
+from tasks.store import Store, checked_name
+
+BUNDLE_TAG = "bundle_sha256"
+_PIN = "#sha256="
+_DIGEST_CHARS = 36  # all that MLflow holds of a data set's
+
+
+@dataclass(frozen=True)
+class ClassifierVersion:
+    """A registered classifier whose bundle is in the store."""
+
+    reference: str  # name@version
+    sha256: str  # of its bundle
+    folder: Path  # of its bundle, among the store's models
+    tags: Mapping[str, str]
+
+    @property
+    def pinned(self) -> str:
+        """As a recipe names this very version: `toxicity@3#sha256=...`."""
+        return f"{self.reference}{_PIN}{self.sha256}"
+
+    @property
+    def bundle(self) -> Bundle:
+        """ValueError, with both hashes, where its files are not what was registered."""
+        return load_bundle(self.folder, self.sha256)
+
+
+def check_classifier_name(store: Store, name: str) -> None:
+    """ValueError where `name` can be no classifier's: its form, or a language model that has it."""
+    registry = client(store)
+    found = registry.search_model_versions(f"name = '{checked_name(name, 'classifier name')}'", max_results=1)
+    if any(kind_of(version.tags) != "classifier" for version in found):
+        raise ValueError(f"{name!r} is the name of a language model in {store.root}: give the classifier another")
+
+
+def register_classifier(
+    store: Store, tracker: MlflowTracker, *, folder: Path, tags: Mapping[str, str] | None = None
+) -> ClassifierVersion:
+    """Log the bundle in `folder` as a model of the run, register it as the next version, and make that `candidate`.
+
+    Its card is the version's description. Waits where the server is away, as `answered` does. The same run and bundle
+    are registered once, however often it is tried. ValueError where the name is a language model's, or the bundle is
+    not whole.
+    """
+    bundle = load_bundle(folder)
+    classifier = bundle.classifier
+    check_classifier_name(store, classifier.name)
+    registration = Registration(
+        registry=client(store),
+        tracker=tracker,
+        name=classifier.name,
+        identity=(BUNDLE_TAG, bundle.sha256),
+        tags={**(tags or {}), **kind_tags("classifier"), **_facts(bundle)},
+        model_type="fastText classifier",
+        parameters={name: str(value) for name, value in classifier.training.model_dump().items()},
+    )
+
+    def save(files: Path, _: str) -> None:
+        shutil.copytree(bundle.folder, files)
+
+    version = registration.version(save, lambda model_id: _scores(bundle, model_id, tracker.run_id))
+    registration.make_candidate(version, (folder / CARD_FILE).read_text(encoding="utf-8"))
+    return _in_store(store, f"{classifier.name}@{version.version}", folder, version.tags)
+
+
+def fetch_classifier(store: Store, reference: str) -> ClassifierVersion:
+    """The classifier named by `name` (its champion), `name@alias`, `name@version` or `name@version#sha256=...`, its
+    bundle put into the store.
+
+    ValueError, saying what there is, where there is none; with both hashes where it is not the one that is pinned, or
+    its files are not what was registered.
+    """
+    name, _, wanted = reference.partition(_PIN)
+    version = find_version(store, client(store), name, "classifier")
+    found = f"{version.name}@{version.version}"
+    if wanted and wanted != version.tags[BUNDLE_TAG]:
+        raise ValueError(
+            f"{found} in {store.root} has the hash {version.tags[BUNDLE_TAG]}, and {wanted} is asked for: it is another"
+            " registry's classifier; name one of this registry's, or give the folder of the other by its path"
+        )
+    return _in_store(store, found, local_folder(store, version), version.tags)
+
+
+def classifier_champion(store: Store, name: str) -> ClassifierVersion | None:
+    """The champion of the classifier `name`; None where it has none, or where there is no such classifier."""
+    version = aliases(client(store), name).get(CHAMPION)
+    return fetch_classifier(store, f"{name}@{version}") if version else None
+
+
+def move_classifier_champion(store: Store, version: ClassifierVersion, why: str) -> None:
+    """Make it the champion; its tags say since when and why."""
+    name, _, number = version.reference.partition("@")
+    make_champion(client(store), name, number, why)
+
+
+def tag_classifier(store: Store, version: ClassifierVersion, tags: Mapping[str, str]) -> None:
+    """Note on the version what was decided about it."""
+    registry: MlflowClient = client(store)
+    name, _, number = version.reference.partition("@")
+    for key, value in tags.items():
+        registry.set_model_version_tag(name, number, key, value)
+
+
+def _in_store(store: Store, reference: str, folder: Path, tags: Mapping[str, str]) -> ClassifierVersion:
+    """The version whose bundle lies in `folder`, which must be the one that its tags state."""
+    wanted = tags[BUNDLE_TAG]
+    load_bundle(folder, wanted)
+    return ClassifierVersion(reference, wanted, store.models / add_bundle(folder, store.models), dict(tags))
+
+
+def _facts(bundle: Bundle) -> dict[str, str]:
+    """What a reader of the registry's page is to know of it."""
+    classifier = bundle.classifier
+    return {
+        "task": classifier.task,
+        "positive": classifier.positive,
+        "threshold": f"{classifier.threshold:.6g}",
+        "false_alarm_fraction": f"{classifier.false_alarm_fraction:g}",
+        "languages": ", ".join(classifier.languages),
+        "licence": classifier.licence,
+        "model_sha256": classifier.model_sha256,
+    }
+
+
+def _scores(bundle: Bundle, model_id: str, run_id: str) -> list[Metric]:
+    """The held-out figures, as metrics of the model, and of the run, on the first of its data sets."""
+    now = int(time.time() * 1000)
+    data = bundle.classifier.data[0]
+    on = {"dataset_name": data.name, "dataset_digest": data.sha256[:_DIGEST_CHARS]}
+    return [
+        Metric(name, value, now, 0, model_id=model_id, run_id=run_id, **on)
+        for name, value in bundle.classifier.scores.items()
+    ]

@@ -1,0 +1,95 @@
+"""Models that a recipe names in the registry: resolved to version and hash before the first stage, and brought here.
+
+`toxicity@champion` is another model tomorrow. What a run records, and what its fingerprints are made of, is
+`toxicity@3#sha256=...`, which is always the same; its files are among the store's models, found by the hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from infra.classifier_registry import fetch_classifier
+from infra.mlflow_tracker import BEGIN_S
+from infra.tracking_client import answered
+from tasks.model_files import parse_model
+from tasks.recipes.curation import CurationRecipe
+from tasks.rule import Configuration
+from tasks.store import Store
+
+_FIELD = "model"
+"""Of a rule: what names its model (tasks/model_files.py)."""
+
+
+def resolve_models(store: Store, recipe: CurationRecipe) -> CurationRecipe:
+    """`recipe` with every `name@alias` and `name@version` as `name@version#sha256=...`, and their bundles in the store.
+
+    Paths and URLs stay as they are: those are fetched by `tokenmill doctor --fetch` alone. The registry is asked only
+    for what is not pinned, or not here. ValueError, saying what there is, for a name that is not registered, and with
+    both hashes where a pinned version is another; UnavailableError where MLflow is away for a minute.
+    """
+    known: dict[str, str] = {}
+
+    def resolved(reference: str) -> str:
+        if reference not in known:
+            known[reference] = _pinned(store, reference)
+        return known[reference]
+
+    return _with_models(recipe, resolved)
+
+
+def named_models(recipe: CurationRecipe) -> tuple[str, ...]:
+    """What its rules name their models by, each once, in order; nothing of those that come with the program."""
+    return tuple(dict.fromkeys(reference for reference in _references(recipe) if reference))
+
+
+def models_tag(recipe: CurationRecipe) -> dict[str, str]:
+    """A tag for the run of a recipe that names models; none for one that does not."""
+    models = named_models(recipe)
+    return {"tokenmill.models": ", ".join(models)} if models else {}
+
+
+def pinned_names(recipe: CurationRecipe, resolved: CurationRecipe) -> Mapping[str, str]:
+    """By what `recipe` names a model, what `resolved`, the same recipe, names it: the names that were resolved."""
+    pairs = zip(_references(recipe), _references(resolved), strict=True)
+    return {before: after for before, after in pairs if before != after}
+
+
+def _pinned(store: Store, reference: str) -> str:
+    model = parse_model(reference)
+    if model.kind != "registry" or (model.sha256 and (store.models / model.sha256).is_dir()):
+        return reference
+    version = answered(
+        lambda: fetch_classifier(store, reference), f"looking for the classifier {reference}", BEGIN_S
+    )
+    return version.pinned
+
+
+def _references(node: Any) -> Iterator[str]:
+    """The value of every field of that name, in the order of fields."""
+    if isinstance(node, Configuration):
+        for field in type(node).model_fields:
+            value = getattr(node, field)
+            if field == _FIELD and isinstance(value, str):
+                yield value
+            else:
+                yield from _references(value)
+    elif isinstance(node, tuple):
+        for element in node:
+            yield from _references(element)
+
+
+def _with_models(node: Any, change: Callable[[str], str]) -> Any:
+    """The same with the changed names; parts without any stay the very same."""
+    if isinstance(node, tuple):
+        elements = tuple(_with_models(element, change) for element in node)
+        return elements if any(new is not old for new, old in zip(elements, node, strict=True)) else node
+    if not isinstance(node, Configuration):
+        return node
+    changed: dict[str, Any] = {}
+    for field in type(node).model_fields:
+        value = getattr(node, field)
+        new = change(value) if field == _FIELD and isinstance(value, str) else _with_models(value, change)
+        if new is not value:
+            changed[field] = new
+    return node.model_copy(update=changed) if changed else node

@@ -1,0 +1,235 @@
+"""Labelled texts: what a classifier is to learn, from wherever people or models have labelled it.
+
+    rows of files -> examples (text, positive or not, source) -> distinct lines, without those that contradict each other
+
+and the background: ordinary texts without labels, on which the threshold is chosen and the false alarms are counted.
+
+`gather` holds all distinct texts, and a line for each: some 2 kB for a page of 500 words, ten times its length for a
+tweet. What it gives depends on the rows alone, not on their order or the number of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from tasks.classifiers.bundle import DataFacts
+from tasks.classifiers.normalise import normalised
+from tasks.classifiers.table_rows import RowError, check_rows, files_sha256, find_files, read_rows
+from tasks.rule import Configuration
+
+TEXTS_PER_BATCH = 1024
+_SHOWN_VALUES = 10
+
+
+class _Source(Configuration):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", description="What it is called in figures and the card")
+    paths: tuple[str, ...] = Field(
+        min_length=1, description="JSONL, CSV or Parquet files, or globs of such; .gz and .zst too; paths or URLs"
+    )
+    text: str = Field("text", min_length=1, description="The column that holds the text")
+    licence: str = Field("unknown", description="Under which the texts and labels may be used")
+    origin: str = Field("unknown", description="Where they come from: authors, year, address")
+
+
+class LabelledSource(_Source):
+    """Files of texts with labels."""
+
+    label: str = Field("label", min_length=1, description="The column that holds the label")
+    source: str = Field("", description="The column that says where a row is from, for figures by source; else `name`")
+    positive: tuple[str, ...] = Field(min_length=1, description="Values of the label that mean the positive class")
+    negative: tuple[str, ...] = Field((), description="Values that mean the other one; none: every other value does")
+
+    @model_validator(mode="after")
+    def _values_are_apart(self) -> LabelledSource:
+        if both := set(self.positive) & set(self.negative):
+            raise ValueError(f"the label value {sorted(both)[0]!r} of {self.name} is given for both classes")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(filter(None, (self.text, self.label, self.source))))
+
+
+class BackgroundSource(_Source):
+    """Files of ordinary texts, one document each, in none of which the classifier should find anything."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.text,)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled text: as it was, as the model reads it, and what it is."""
+
+    text: str
+    line: str
+    positive: bool
+    source: str
+
+    @property
+    def key(self) -> bytes:
+        """SHA-256 of the line: what it is ordered and divided by."""
+        return hashlib.sha256(self.line.encode()).digest()
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Distinct labelled texts and background documents, by their keys."""
+
+    examples: tuple[Example, ...]
+    background: tuple[Example, ...]
+    """With their source's name; `positive` says nothing here."""
+    num_repeated: int
+    """Rows whose line came before with the same label."""
+    num_contradicting: int
+    """Distinct lines that came with both labels, and are left out."""
+    num_empty: int
+    """Rows of whose text the normaliser leaves nothing."""
+    data: tuple[DataFacts, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Of all texts and labels, whatever files they came in."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            digest.update(example.key + bytes([example.positive]) + example.source.encode() + b"\0")
+        digest.update(b"background")
+        for document in self.background:
+            digest.update(document.key)
+        return digest.hexdigest()
+
+
+def check_sources(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSource]) -> None:
+    """Look at the first row of every file. Raises ValueError where a file, a column or a text is missing."""
+    for source in (*labelled, *background):
+        for path in find_files(source.paths):
+            check_rows(path, source.columns)
+
+
+def read_labelled(source: LabelledSource) -> Iterator[tuple[str, bool, str]]:
+    """Text, label and source of each row, file by file.
+
+    Raises ValueError for what `read_rows` can't read, an empty text, and a label that neither class names.
+    """
+    for path in find_files(source.paths):
+        seen: dict[str, None] = {}  # in the order in which they came
+        for number, row in read_rows(path, source.columns):
+            text, value = _text(path, number, row[source.text], source.text), _label(row[source.label])
+            seen[value] = None
+            if value in source.positive:
+                positive = True
+            elif value in source.negative or not source.negative:
+                positive = False
+            else:
+                shown = ", ".join(map(repr, list(seen)[:_SHOWN_VALUES]))
+                raise RowError(
+                    path,
+                    number,
+                    f"the label {value!r} is given for neither class; seen so far: {shown}. Add it to positive or"
+                    " negative",
+                )
+            yield text, positive, _label(row[source.source]) or source.name if source.source else source.name
+
+
+def read_background(source: BackgroundSource) -> Iterator[str]:
+    """The text of each row, file by file. Raises ValueError as `read_labelled`."""
+    for path in find_files(source.paths):
+        for number, row in read_rows(path, source.columns):
+            yield _text(path, number, row[source.text], source.text)
+
+
+def gather(
+    labelled: Sequence[LabelledSource], background: Sequence[BackgroundSource], normaliser: str
+) -> Gathered:
+    """Read everything. Raises ValueError as the reading does, and where a class has no text."""
+    examples: dict[str, Example] = {}
+    contradicting: set[str] = set()
+    num_repeated = num_empty = 0
+    facts = []
+    for source in labelled:
+        num_texts = 0
+        for batch in _batches(read_labelled(source)):
+            num_texts += len(batch)
+            for (text, positive, origin), line in zip(batch, normalised(normaliser, [row[0] for row in batch]), strict=True):
+                example = Example(text, line, positive, origin)
+                known = examples.get(line)
+                if not line:
+                    num_empty += 1
+                elif known is None:
+                    examples[line] = example
+                elif known.positive != positive:
+                    contradicting.add(line)
+                else:
+                    num_repeated += 1
+                    examples[line] = min(known, example, key=_by_text)
+        facts.append(_facts(source, num_texts))
+    documents: dict[str, Example] = {}
+    for ordinary in background:
+        num_texts = 0
+        for texts in _batches(read_background(ordinary)):
+            num_texts += len(texts)
+            for text, line in zip(texts, normalised(normaliser, texts), strict=True):
+                if line:
+                    document = Example(text, line, False, ordinary.name)
+                    documents[line] = min(documents.get(line, document), document, key=_by_text)
+        facts.append(_facts(ordinary, num_texts))
+    kept = [example for line, example in examples.items() if line not in contradicting]
+    for positive in (True, False):
+        if not any(example.positive == positive for example in kept):
+            what = "positive" if positive else "negative"
+            raise ValueError(
+                f"none of {len(kept):,} distinct labelled texts is {what} ({len(contradicting):,} with both labels were"
+                " left out): check the label's column and its values"
+            )
+    return Gathered(
+        examples=tuple(sorted(kept, key=lambda example: example.key)),
+        background=tuple(sorted(documents.values(), key=lambda document: document.key)),
+        num_repeated=num_repeated,
+        num_contradicting=len(contradicting),
+        num_empty=num_empty,
+        data=tuple(facts),
+    )
+
+
+def _by_text(example: Example) -> tuple[str, str]:
+    """Which of several texts with one line stands for them: no matter which came first."""
+    return example.text, example.source
+
+
+def _facts(source: LabelledSource | BackgroundSource, num_texts: int) -> DataFacts:
+    return DataFacts(
+        name=source.name,
+        sha256=files_sha256(find_files(source.paths)),
+        num_texts=num_texts,
+        licence=source.licence,
+        origin=source.origin,
+    )
+
+
+def _text(path: str, row: int, value: Any, column: str) -> str:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise RowError(path, row, f"the text in {column!r} is no UTF-8 ({error.reason})") from error
+    if not isinstance(value, str) or not value.strip():
+        found = "is empty" if value is None or isinstance(value, str) else f"is no text but {type(value).__name__}"
+        raise RowError(path, row, f"the text in {column!r} {found}: fill it in, or remove the row")
+    return value
+
+
+def _label(value: Any) -> str:
+    """A label as it is written in a form: true and false as in JSON, no white space around."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+
+
+def _batches[T](rows: Iterator[T]) -> Iterator[list[T]]:
+    raise NotImplementedError

@@ -1,0 +1,64 @@
+"""What no model of languages can judge, found without one: too few letters, and program code.
+
+A line counts as code by its form: it ends as statements of C's family do, begins with a word of a language followed by
+what such a word is followed by, assigns, calls, is a comment's frame, or is all markup. Prose has few such lines, and
+they are short; a page of documentation has them between paragraphs. So the figure is a share of characters, not lines.
+"""
+
+from __future__ import annotations
+
+import re
+
+_WIDE_LETTERS = 3
+"""Letters that an ideograph, kana or Hangul syllable counts for: as many bytes, and about as much of a word."""
+_WIDE = "\u2e80"
+"""First of the scripts of East Asia, which go on to the end of the basic plane, but for a few of Africa and Asia."""
+
+_MARKS = "{}();=<>[]_"
+MIN_MARK_FRACTION = 0.03
+"""Of a text, that are marks of `_MARKS`; where there are fewer, no line is looked at."""
+
+_CODE_LINE = re.compile(
+    r"""
+    .*[;{}\\]\s*$                                                     # a statement, a block, a line that goes on
+    | \s*[})\]]                                                       # what a block or a call ends with
+    | \s*(?:from\s+[\w.]+\s+import|import\s+[\w.,{}*\s]+(?:$|from|as)|def\s+\w+\s*\(|class\s+\w+\s*[:({]|@\w+)
+    | \s*(?:async\s+)?(?:if|elif|for|while|with|except|switch|catch)\b.*[:({]\s*$
+    | \s*(?:else|try|finally|do)\s*:?\s*$
+    | \s*(?:return|raise|assert|yield|await|del|pass|break|continue)\b(?:\s*$|\s+[\w.'"\[({-]+(?:$|[.,(\[{+*/=<>-]|\s(?:[=!<>+*/-]|if|for|and|or|not|in|is)))
+    | \s*(?:var|let|const|public|private|protected|static|extern|typedef|struct|enum|union|void|unsigned)\s+[\w*]+
+    | \s*\#\s*(?:include|define|undef|ifn?def|if|elif|else|endif|pragma|error|!)
+    | \s*[\w.$\[\]'"*>-]+(?:\s*,\s*[\w.]+)*(?:\s*:\s*[\w.\[\], |"']+)?\s*(?:[-+*/|&^%]|<<|>>|\*\*|//)?=(?!=)\s*\S   # an assignment
+    | \s*[\w.$]+\(.*[),]\s*$                                          # a call
+    | \s*["'][^"']*["']\s*[:,]                                        # an entry of a table
+    | \s*(?:/\*|\*/|\*\s|\*$|//)                                      # a comment's frame
+    | \s*</?[a-zA-Z!][^>]*>\s*$                                       # markup alone
+    """,
+    re.VERBOSE,
+)
+
+
+def num_letters(text: str, enough: int) -> int:
+    """Letters of a text, a wide one counted as `_WIDE_LETTERS`; the count stops when there are `enough`."""
+    found = 0
+    for start in range(0, len(text), 2 * enough or 1):
+        piece = text[start : start + 2 * enough]
+        found += sum(map(str.isalpha, piece))
+        if not piece.isascii():
+            found += (_WIDE_LETTERS - 1) * sum(char >= _WIDE and char.isalpha() for char in piece)
+        if found >= enough:
+            return found
+    return found
+
+
+def code_fraction(text: str) -> float:
+    """Share of the characters that stand on lines of program code, white space at a line's ends left out; 0 to 1."""
+    if sum(map(text.count, _MARKS)) < MIN_MARK_FRACTION * len(text):
+        return 0.0
+    code = total = 0
+    for line in text.splitlines():
+        chars = len(line.strip())
+        total += chars
+        if chars and _CODE_LINE.match(line):
+            code += chars
+    return code / total if total else 0.0

@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from flows.classifier_command import RENAMED_IN as _CLASSIFIER_RENAMED
+from flows.classifier_command import add_options
 from tasks.source_names import COMMON_CRAWL, EMBEDDED, common_crawl_source, is_common_crawl, is_local_path
 
 PROFILES = "smoke, small, full"
@@ -60,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     _plan(add("plan", "What a training run would take, before it is paid for; changes nothing.", run, settings))
     _evaluate(add("evaluate", "A model version to its scores on held-out documents.", flow))
     _pipeline(add("pipeline", "The whole job: raw pages to a trained, evaluated model.", flow, settings))
+    add_options(
+        add("train-classifier", "Labelled texts to a registered classifier, and through a gate to champion.", flow)
+    )
 
     generate = add("generate", "Continue a prompt with a model.", store)
     generate.add_argument(
@@ -87,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     up = add("up", "Serve Prefect and MLflow on this store's history, with the flows to trigger, until Ctrl-C.", store)
     up.add_argument("--prefect-port", type=_positive, default=4200, metavar="P")
     up.add_argument("--mlflow-port", type=_positive, default=5000, metavar="P")
-    add("doctor", "Check versions, models, storage, Ray, Prefect and MLflow.", run)
+    _doctor(add("doctor", "Check versions, models, storage, Ray, Prefect and MLflow; bring models.", run, settings))
     _garbage(add("gc", "Remove what no kept corpus version and no registered model refers to.", flow))
     reconcile = add("reconcile", "Close what killed runs left open, in both histories and in the store.", flow)
     reconcile.add_argument(
@@ -98,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
 
 _RENAMED = {"more_corpora": "mix", "more_sources": "source"}
 _RENAMED_IN = {
+    **_CLASSIFIER_RENAMED,
     ("pretrain", "Training"): {"profile": "recipe"},
     ("plan", "Training"): {"profile": "recipe"},
     ("pipeline", "Input"): {"profile": "input_profile"},
@@ -241,6 +247,20 @@ def _pipeline(pipeline: argparse.ArgumentParser) -> None:
     pipeline.add_argument("--profile", default="smoke", metavar="P", help=f"training: {PROFILES} (default: smoke)")
     pipeline.add_argument("--retrain-tokenizer", action="store_true", help=_RETRAIN)
     pipeline.add_argument("--workers", type=_positive, default=0, metavar="N", help=_WORKERS)
+
+
+def _doctor(doctor: argparse.ArgumentParser) -> None:
+    doctor.epilog = (
+        "example: `tokenmill doctor --recipe fineweb --set language.model=lid.176.ftz --set language.min_score=.65 --fetch`"
+        " downloads that model; nothing else ever downloads one"
+    )
+    doctor.add_argument(
+        "--recipe", action="append", default=[], metavar="R", help=f"whose models: {CURATIONS} (default: all)"
+    )
+    doctor.add_argument(
+        "--model", action="append", default=[], metavar="M", help="a model as a recipe names it; may be repeated"
+    )
+    doctor.add_argument("--fetch", action="store_true", help="bring the models that are missing into the store")
 
 
 def _garbage(garbage: argparse.ArgumentParser) -> None:

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from flows.parameters import NAME, Form, Text
+from flows.parameters import Form, Text
 
 DEFAULT_PAGES = 10_000
+_CLASSIFIER_NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 _LABEL = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
 
 
@@ -73,7 +74,9 @@ class Purpose(Form):
     positive: str = Field("positive", title="Positive", pattern=_LABEL, description="What the score is the chance of.")
     negative: str = Field("negative", title="Negative", pattern=_LABEL, description="The other label.")
     unit: Literal["document", "piece"] = Field(
-        "document", title="Unit", description="What one labelled text is: a whole document, or a sentence or line of it."
+        "document",
+        title="Unit",
+        description="What a labelled text is: a whole document, or a sentence or line.",
     )
     aggregation: str = Field(
         "",
@@ -132,7 +135,9 @@ class Gate(Form):
 class TrainClassifierParameters(Form):
     """Labelled texts to a registered classifier."""
 
-    name: str = Field("toxicity", title="Classifier name", pattern=NAME, description="Its name in the registry.")
+    name: str = Field(
+        "toxicity", title="Classifier name", pattern=_CLASSIFIER_NAME, description="Its name in the registry."
+    )
     data: list[LabelledData] = Field(
         default_factory=list, title="Labelled data", description="Tables of labelled texts; it takes one at least."
     )

@@ -15,10 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tasks.inputs import Profile
 from tasks.source_names import COMMON_CRAWL, EMBEDDED
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 VERSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]+)?$"
 """name, or name@version."""
-_OPTIONAL_NAME = r"^$|" + NAME
+_OPTIONAL_NAME = r"^$|" + _NAME
 _OPTIONAL_RUN_ID = r"^$|^[0-9a-f]{32}$"
 _OPTIONAL_PLACE = r"^$|^/|^[a-z][a-z0-9+.-]*://."
 
@@ -201,7 +201,7 @@ class Promotion(Form):
 class RefreshParameters(Form):
     """Raw pages to a published corpus version."""
 
-    name: str = Field("docs", title="Corpus name", pattern=NAME, description="The next version is published under it.")
+    name: str = Field("docs", title="Corpus name", pattern=_NAME, description="The next version is published under it.")
     input: Input = Field(default_factory=Input, title="Input")
     curation: Curation = Field(default_factory=Curation, title="Curation")
     execution: Execution = Field(default_factory=Execution, title="Execution")
@@ -289,7 +289,7 @@ class EvaluateParameters(Form):
 class PipelineParameters(Form):
     """Raw pages to a trained, evaluated model."""
 
-    name: str = Field("docs", title="Corpus name", pattern=NAME, description="The next version is published under it.")
+    name: str = Field("docs", title="Corpus name", pattern=_NAME, description="The next version is published under it.")
     input: Input = Field(default_factory=Input, title="Input")
     curation: Curation = Field(default_factory=lambda: Curation(recipe="documentation"), title="Curation")
     training: Training = Field(default_factory=Training, title="Training")

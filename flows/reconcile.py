@@ -52,6 +52,7 @@ FLOW_NAMES = (
     "reconcile",
     "refresh_corpus",
     "takedown",
+    "train_classifier",
 )
 """Our flows; the server may be shared with others. Written out: importing them takes torch, which takes seconds."""
 

@@ -232,6 +232,21 @@ def _print_pipeline(result: Mapping[str, Any], store: Store) -> None:
     print(f"look at it       {command} up --store {store.root}    (Prefect and MLflow on this history)")
 
 
+def _train_classifier(options: argparse.Namespace, _: Store) -> int:
+    from flows.classifier_command import parameters_of
+    from flows.train_classifier import check_train_classifier, dry_run_train_classifier, train_classifier
+
+    parameters = parameters_of(options)
+    plan = check_train_classifier(parameters)  # before Prefect starts
+    if options.dry_run:
+        return _estimated(options, dry_run_train_classifier(plan, parameters))
+    result = train_classifier(parameters)
+    for name, value in sorted(result["scores"].items()):
+        print(f"{name:<32}{value:>14,.4f}")
+    print(f"threshold{result['threshold']:>37,.4f}\n{result['pinned']}")
+    return print_json(options, result)
+
+
 def _reconcile(options: argparse.Namespace, _: Store) -> int:
     from flows.parameters import ReconcileParameters
     from flows.reconcile import reconcile
@@ -271,6 +286,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {
     "plan": _plan,
     "evaluate": _evaluate,
     "pipeline": _pipeline,
+    "train-classifier": _train_classifier,
     "reconcile": _reconcile,
     "takedown": _takedown,
 }

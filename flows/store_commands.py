@@ -170,13 +170,9 @@ def _up(options: argparse.Namespace, store: Store) -> int:
 
 
 def _doctor(options: argparse.Namespace, store: Store) -> int:
-    from infra.doctor import examine
+    from flows.doctor import doctor
 
-    findings = examine(store)
-    for finding in findings:
-        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what:<18}{finding.detail}")
-    print_json(options, [{"what": f.what, "ok": f.ok, "detail": f.detail} for f in findings])
-    return 0 if all(finding.ok for finding in findings) else 2
+    return doctor(options, store)
 
 
 def _gc(options: argparse.Namespace, store: Store) -> int:

@@ -112,10 +112,16 @@ def fetch_classifier(store: Store, reference: str) -> ClassifierVersion:
     return _in_store(store, found, local_folder(store, version), version.tags)
 
 
-def classifier_champion(store: Store, name: str) -> ClassifierVersion | None:
-    """The champion of the classifier `name`; None where it has none, or where there is no such classifier."""
+def champion_reference(store: Store, name: str) -> str:
+    """`name@version` of the champion; empty where there is none. Nothing is fetched."""
     version = aliases(client(store), name).get(CHAMPION)
-    return fetch_classifier(store, f"{name}@{version}") if version else None
+    return f"{name}@{version}" if version else ""
+
+
+def classifier_champion(store: Store, name: str) -> ClassifierVersion | None:
+    """The champion of the classifier `name`, fetched; None where it has none."""
+    reference = champion_reference(store, name)
+    return fetch_classifier(store, reference) if reference else None
 
 
 def move_classifier_champion(store: Store, version: ClassifierVersion, why: str) -> None:
@@ -156,8 +162,8 @@ def _facts(bundle: Bundle) -> dict[str, str]:
 def _scores(bundle: Bundle, model_id: str, run_id: str) -> list[Metric]:
     """The held-out figures, as metrics of the model, and of the run, on the first of its data sets."""
     now = int(time.time() * 1000)
-    data = bundle.classifier.data[0]
-    on = {"dataset_name": data.name, "dataset_digest": data.sha256[:_DIGEST_CHARS]}
+    first = next(iter(bundle.classifier.data), None)
+    on = {"dataset_name": first.name, "dataset_digest": first.sha256[:_DIGEST_CHARS]} if first else {}
     return [
         Metric(name, value, now, 0, model_id=model_id, run_id=run_id, **on)
         for name, value in bundle.classifier.scores.items()

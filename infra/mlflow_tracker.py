@@ -161,13 +161,14 @@ class MlflowTracker:
         profile: Mapping[str, int | float] | None = None,
         *,
         is_main: bool = True,
+        source_type: str = "tokenmill_corpus",
     ) -> None:
-        """The corpus version as a dataset input, `profile` its sizes. MLflow holds 36 characters of a digest; the whole
-        one is a tag: of the run's main corpus, where it has several."""
+        """A corpus version, or what else `source_type` names, as a dataset input, `profile` its sizes. MLflow holds 36
+        characters of a digest; the whole one is a tag: of the run's main corpus, where it has several."""
         dataset = {
             "name": name,
             "digest": digest[:36],
-            "source_type": "tokenmill_corpus",
+            "source_type": source_type,
             "source": json.dumps({"path": str(path)}),
             "profile": json.dumps(dict(profile)) if profile else None,
         }

@@ -35,7 +35,9 @@ def resolve_models(store: Store, recipe: CurationRecipe) -> CurationRecipe:
             known[reference] = _pinned(store, reference)
         return known[reference]
 
-    return _with_models(recipe, resolved)
+    result = _with_models(recipe, resolved)
+    assert isinstance(result, CurationRecipe)
+    return result
 
 
 def named_models(recipe: CurationRecipe) -> tuple[str, ...]:
@@ -59,9 +61,7 @@ def _pinned(store: Store, reference: str) -> str:
     model = parse_model(reference)
     if model.kind != "registry" or (model.sha256 and (store.models / model.sha256).is_dir()):
         return reference
-    version = answered(
-        lambda: fetch_classifier(store, reference), f"looking for the classifier {reference}", BEGIN_S
-    )
+    version = answered(lambda: fetch_classifier(store, reference), f"looking for the classifier {reference}", BEGIN_S)
     return version.pinned
 
 

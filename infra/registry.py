@@ -1,4 +1,4 @@
-"""Language models in MLflow's registry: a folder with weights, shape and tokenizer, and the aliases that point at it."""
+"""Language models in MLflow's registry: a folder of weights, shape and tokenizer, and the aliases that point at it."""
 
 from __future__ import annotations
 

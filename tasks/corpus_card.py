@@ -28,7 +28,7 @@ from tasks.tombstones import Tombstones
 SAMPLES_PER_RULE = 3
 NUM_CLUSTERS, MEMBERS_PER_CLUSTER = 10, 2
 _EXCERPT_CHARS = 200
-_TEXTS_BEFORE = {"language": "extract", "quality": "language", "toxicity": "quality"}
+_TEXTS_BEFORE = {"language": "extract", "quality": "language", "toxicity": "quality", "share": "toxicity"}
 """The stage whose output holds the texts that a stage took in; those before the extraction have none."""
 _NUM_DOMAINS = 10
 _MAX_SHARDS_SEARCHED = 10_000  # for texts of removed records: about a minute, and a million records

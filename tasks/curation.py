@@ -1,6 +1,7 @@
 """The stages of a refresh, in order, as plain functions over files: the data story without any server.
 
     inventory -> read -> extract -> language -> quality -> toxicity      shards of the input, one after the other
+      [-> share]                                                       the best of all that is left, by one cut
       -> guard                                                         what no stage may remove nearly all of
       -> gather -> deduplicate -> settle [-> paragraphs] -> publish      buckets of ids, together with the base's
 
@@ -26,6 +27,7 @@ from tasks.extract_records import RecordShard, extract_shard
 from tasks.gather import gather
 from tasks.group_counts import count_groups
 from tasks.inputs import inventory_input, read_input, read_shards
+from tasks.keep_best import SHARE_STAGE, cut_fact, keep_best
 from tasks.occurrences import OCCURRENCES_FILE, number_occurrences, occurrences_by_shard
 from tasks.ports import ShardMap
 from tasks.publish import publish_version
@@ -47,7 +49,12 @@ class Screened:
     num_records: int
     """By the independent count."""
     outputs: Mapping[str, StageOutput]
-    """Of extract, language, quality and toxicity, in this order."""
+    """Of extract, language, quality, toxicity and, where the recipe keeps a share, share; in this order."""
+
+    @property
+    def guarded(self) -> Mapping[str, StageOutput]:
+        """Those whose removals the guard judges: a share that was asked for is no wipe-out."""
+        return {name: output for name, output in self.outputs.items() if name != SHARE_STAGE}
 
 
 def _shard_inputs(upstream: StageOutput) -> list[dict[str, Any]]:
@@ -126,7 +133,7 @@ def identify_language(
         refresh.stages["language"],
         refresh.store.work,
         shard_map,
-        functools.partial(language_shard, language=refresh.recipe.language),
+        functools.partial(language_shard, language=refresh.recipe.language, models=refresh.store.models),
         documents.shards,
         inputs=_shard_inputs(documents),
         progress=progress,
@@ -137,12 +144,12 @@ def apply_rules(
     refresh: Refresh, stage: str, documents: StageOutput, shard_map: ShardMap, progress: Progress = no_progress
 ) -> StageOutput:
     """The rules of `stage`: "quality" or "toxicity"."""
-    rules = {"quality": refresh.recipe.quality_rules, "toxicity": refresh.recipe.toxicity_rules}[stage]
+    rules = {"quality": refresh.recipe.document_rules, "toxicity": refresh.recipe.toxicity_rules}[stage]
     return run_stage(
         refresh.stages[stage],
         refresh.store.work,
         shard_map,
-        functools.partial(rules_shard, stage=stage, rules=rules),
+        functools.partial(rules_shard, stage=stage, rules=rules, models=refresh.store.models),
         documents.shards,
         inputs=_shard_inputs(documents),
         progress=progress,
@@ -160,6 +167,8 @@ def screen(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_progre
     good = apply_rules(refresh, "quality", identified, shard_map, progress)
     clean = apply_rules(refresh, "toxicity", good, shard_map, progress)
     outputs = {"extract": extracted, "language": identified, "quality": good, "toxicity": clean}
+    if refresh.recipe.share_rule is not None:
+        outputs[SHARE_STAGE] = keep_best(refresh, clean, shard_map, progress)
     return Screened(counted.report.records_in, outputs)
 
 
@@ -177,7 +186,7 @@ def guard(
 
 
 def _groups(refresh: Refresh, screened: Screened, shard_map: ShardMap, progress: Progress) -> Groups:
-    return count_groups(refresh, screened.outputs, shard_map, progress) if screened.outputs else {}
+    return count_groups(refresh, screened.guarded, shard_map, progress) if screened.outputs else {}
 
 
 def _carried(refresh: Refresh, screened: Screened, shard_map: ShardMap) -> tuple[Tally, ...]:
@@ -272,6 +281,7 @@ def publish(
             **refresh.facts,
             **asdict(funnel(sealed.report)),
             "edits": sealed.report.edits,
+            **cut_fact(refresh, screened.outputs),
             "wipe_outs": recorded(wipe_outs, refresh.version, refresh.base),
             "unjudged": [asdict(each) for each in _carried(refresh, screened, shard_map)],
             **(facts or {}),

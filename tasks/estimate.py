@@ -9,7 +9,6 @@ from tasks.inputs import Profile
 from tasks.manifest import read_manifest
 from tasks.recipes.curation import CurationRecipe
 from tasks.refresh import Refresh
-from tasks.refresh_stages import SCREENING
 from tasks.stages import stage_directory
 from tasks.store import Store
 
@@ -22,6 +21,8 @@ SECONDS_PER_RECORD: Mapping[str, float] = {
     "language": 0.002,
     "quality": 0.016,
     "toxicity": 0.0017,
+    "share_scores": 0.001,
+    "share": 0.0003,
     "gather_runs": 0.0005,
     "gather": 0.0005,
     "index": 0.001,
@@ -98,7 +99,7 @@ class _LastVersion:
     """The figures of the last version's stages, as far as its work is still there."""
 
     def __init__(self, refresh: Refresh) -> None:
-        self._refresh = refresh
+        self._refresh, self._screening = refresh, refresh.screening
         last = refresh.last
         work = refresh.store.work
         fingerprints: Mapping[str, str] = last["fingerprints"] if last else {}
@@ -120,24 +121,27 @@ class _LastVersion:
         """How many of the screening stages, from the first on, have kept all that the last version was made of."""
         last, work = self._refresh.last, self._refresh.store.work
         runs: Sequence[Mapping[str, str]] = last.get("screening_runs", ()) if last else ()
-        for index, stage in enumerate(SCREENING):
+        for index, stage in enumerate(self._screening):
             own = self._refresh.stages[stage].own_fingerprint
-            manifests = [read_manifest(stage_directory(work, stage, run[stage])) for run in runs]
-            if not runs or any(manifest is None or manifest["own_fingerprint"] != own for manifest in manifests):
+            manifests = [read_manifest(stage_directory(work, stage, run[stage])) for run in runs if stage in run]
+            made_so = [
+                manifest for manifest in manifests if manifest is not None and manifest["own_fingerprint"] == own
+            ]
+            if not runs or len(made_so) < len(runs):
                 return index
-        return len(SCREENING)
+        return len(self._screening)
 
     def is_reusable(self, stage: str) -> bool:
         """Whether nothing of this stage is done again for the known files."""
-        if stage not in SCREENING:
+        if stage not in self._screening:
             return False
-        return self._refresh.base is not None or SCREENING.index(stage) < self._kept_through
+        return self._refresh.base is not None or self._screening.index(stage) < self._kept_through
 
     def seconds(self, stage: str, new_records: int, workers: int) -> float:
         """Of one stage: for the new records and, where their shards are not kept, for the known ones."""
         refresh, known = self._refresh, self._num_records
         num_buckets = refresh.recipe.num_buckets
-        if stage in SCREENING:
+        if stage in self._screening:
             num_records: float = new_records + (0 if self.is_reusable(stage) else known)
         elif refresh.base is not None:
             num_records = num_records_at(stage, new_records, known, num_buckets)
@@ -145,7 +149,7 @@ class _LastVersion:
             num_records = new_records + known
         manifest = self._manifests.get(stage)
         if manifest is not None and self._num_read:
-            if stage not in SCREENING:
+            if stage not in self._screening:
                 before = num_records_at(stage, self._num_read, known - self._num_read, num_buckets)
                 return float(manifest["seconds"] / before * num_records)
             if computed := manifest["computed"]["records"]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 
+MAX_WINDOWS, WINDOW_CHARS, MIN_WINDOW_LETTERS = 8, 300, 120
+"""A window is what the rough check before extraction takes as a sample."""
+
 _WIDE_LETTERS = 3
 """Letters that an ideograph, kana or Hangul syllable counts for: as many bytes, and about as much of a word."""
 _WIDE = "\u2e80"
@@ -62,3 +65,16 @@ def code_fraction(text: str) -> float:
         if chars and _CODE_LINE.match(line):
             code += chars
     return code / total if total else 0.0
+
+
+def windows(text: str) -> list[str]:
+    """Up to `MAX_WINDOWS` pieces of `WINDOW_CHARS`, evenly spread from the text's beginning to its end.
+
+    Without those that have fewer than `MIN_WINDOW_LETTERS` letters. None at all of a text that is shorter than two.
+    """
+    number = min(MAX_WINDOWS, len(text) // WINDOW_CHARS)
+    if number < 2:
+        return []
+    last = len(text) - WINDOW_CHARS
+    pieces = (text[start : start + WINDOW_CHARS] for start in (last * each // (number - 1) for each in range(number)))
+    return [piece for piece in pieces if num_letters(piece, MIN_WINDOW_LETTERS) >= MIN_WINDOW_LETTERS]

@@ -74,7 +74,9 @@ def parse_model(reference: str) -> ModelReference:
     if registered := _REGISTERED.fullmatch(source):
         name, version_or_alias = registered.groups()
         if mark and not version_or_alias.isdecimal():
-            raise ValueError(f"{reference!r}: an alias moves on, a hash does not; name the version, as in {name}@3{_MARK}…")
+            raise ValueError(
+                f"{reference!r}: an alias moves on, a hash does not; name the version, as in {name}@3{_MARK}…"
+            )
         return ModelReference("registry", name, version_or_alias, sha256=sha256)
     _check_source(source, reference)
     if not mark:

@@ -30,10 +30,12 @@ from tasks.inputs import (
     select_inputs,
 )
 from tasks.manifest import fingerprint
+from tasks.model_files import models_in
+from tasks.quality_share import Cut
 from tasks.read.shard import ranges_of
 from tasks.read.source import list_source
 from tasks.recipes.curation import CurationRecipe
-from tasks.refresh_stages import SCREENING, deciding_fingerprints, refresh_stages
+from tasks.refresh_stages import SCREENING, SHARING, deciding_fingerprints, refresh_stages
 from tasks.sources import Collected, collect_sources
 from tasks.stages import Progress, Stage, no_progress
 from tasks.store import Store
@@ -96,11 +98,14 @@ class Refresh:
         watched = last is not None and not replace  # what was read before is there without its files
         collected = collect_sources(store, sources, progress, write=write, may_be_empty=watched)
         selection = select_inputs(last_inputs(last), collected.files, version=version, profile=profile, replace=replace)
-        decided_by = deciding_fingerprints(recipe)
+        with models_in(store.models):
+            decided_by = deciding_fingerprints(recipe)
         again = why_again(last, selection.inputs, recipe, decided_by, replace=replace)
         mode = f"onto {name}@{version - 1}"
         if again:
             mode = again if last is None else f"everything again: {again}"
+        elif (cut := _cut_of(last)) is not None:
+            mode = f"{mode}, with {cut}"
         refresh = cls(
             store=store,
             name=name,
@@ -190,20 +195,41 @@ class Refresh:
     def stages(self) -> Mapping[str, Stage]:
         """Every stage with its fingerprint."""
         carried = self.last if self.base is None and self.tombstones.rules else None
-        return refresh_stages(
-            self.recipe,
-            start={"base": _identity(self.base), "inputs": self.inputs_to_read},
-            deciding={
-                "carried": _identity(carried),
-                "tombstones": self.tombstones,
-                "newly": dict(self.newly_taken_down),
-            },
-        )
+        with models_in(self.store.models):
+            return refresh_stages(
+                self.recipe,
+                start={"base": _identity(self.base), "inputs": self.inputs_to_read},
+                deciding={
+                    "carried": _identity(carried),
+                    "tombstones": self.tombstones,
+                    "newly": dict(self.newly_taken_down),
+                },
+            )
+
+    @property
+    def screening(self) -> tuple[str, ...]:
+        """The stages that look at one shard at a time, in order."""
+        return tuple(name for name in (*SCREENING, *SHARING) if name in self.stages)
+
+    @property
+    def inherited_cut(self) -> Cut | None:
+        """The cut of the version that is built onto, which stands for what comes now; None where one is to be found."""
+        return _cut_of(self.base)
+
+    @property
+    def cut_inputs(self) -> str:
+        """Fingerprint of the files whose documents the version's cut is found among, or was."""
+        if self.inherited_cut is not None:
+            return self.inherited_cut.inputs
+        return fingerprint({"files": sorted(file_identity(entry) for entry in self.inputs)})
 
     @functools.cached_property
     def content_fingerprint(self) -> str:
         """Of all that the version is made of, whichever way it is made."""
-        return fingerprint({"inputs": self.inputs, "decided_by": self.decided_by, "tombstones": self.tombstones})
+        made_of = {"inputs": self.inputs, "decided_by": self.decided_by, "tombstones": self.tombstones}
+        if self.recipe.share_rule is not None:  # the same inputs in one go have another cut than one after the other
+            made_of["cut"] = self.cut_inputs
+        return fingerprint(made_of)
 
     @property
     def is_published(self) -> bool:
@@ -245,7 +271,7 @@ class Refresh:
         """
         runs = list(self.base["screening_runs"]) if self.base is not None else []
         if self.inputs_to_read:
-            runs.append({name: self.stages[name].directory(self.store.work).name for name in SCREENING})
+            runs.append({name: self.stages[name].directory(self.store.work).name for name in self.screening})
         return runs
 
     def _check_readable(self) -> None:
@@ -287,6 +313,12 @@ def _last_version(store: Store, name: str, *, send: bool) -> dict[str, Any] | No
     if send and latest.is_dir():
         store.upload(latest)
     return store.corpus_manifest(f"{name}@{versions[-1]}")
+
+
+def _cut_of(manifest: Mapping[str, Any] | None) -> Cut | None:
+    """The cut that a version was made with; None where it keeps no share, or there was no document to find it among."""
+    known = manifest.get("quality_share") if manifest is not None else None
+    return Cut.model_validate(known) if known and known["num_texts"] else None
 
 
 def _recipe_of(manifest: Mapping[str, Any]) -> CurationRecipe:

@@ -18,6 +18,9 @@ from tasks.stages import Stage
 SCREENING = ("inventory", "read", "extract", "language", "quality", "toxicity")
 """Stages that look at one shard of the input at a time, and keep it for every run that needs the same."""
 
+SHARING = ("share_scores", "share")
+"""The same where the recipe keeps a share of the corpus: they come after the others (tasks.keep_best)."""
+
 DEDUPLICATION = "deduplication"
 """No stage by itself: what decides which documents survive, whichever stages carry it out."""
 
@@ -64,6 +67,15 @@ def _extracting(recipe: CurationRecipe) -> _Part:
     return _Part(identity, tuple(sorted(libraries)), ("tasks.extract_records", "tasks.extract"))
 
 
+def _sharing(recipe: CurationRecipe) -> dict[str, _Part]:
+    """The stages of `SHARING`, where the recipe keeps a share; the cut is the second one's input."""
+    rule = recipe.share_rule
+    if rule is None:
+        return {}
+    scores = _ruled((rule.scoring(),), ("tasks.keep_best",), ("numpy", "pyarrow"))
+    return {"share_scores": scores, "share": _Part({"keep_share": rule.keep_share}, ("pyarrow",), ("tasks.keep_best",))}
+
+
 def _parts(recipe: CurationRecipe) -> dict[str, _Part]:
     deduplication = recipe.deduplication
     limits = {"reading": recipe.reading, "shard": [recipe.shard_records, recipe.shard_bytes]}
@@ -75,8 +87,9 @@ def _parts(recipe: CurationRecipe) -> dict[str, _Part]:
         ),
         "extract": _extracting(recipe),
         "language": _ruled((recipe.language,), ("tasks.screen",)),
-        "quality": _ruled(recipe.quality_rules, ("tasks.screen",)),
+        "quality": _ruled(recipe.document_rules, ("tasks.screen",)),
         "toxicity": _ruled(recipe.toxicity_rules, ("tasks.screen",)),
+        **_sharing(recipe),
         "gather_runs": _Part({}, ("pyarrow",), ("tasks.gather",)),
         "gather": _Part({"buckets": recipe.num_buckets}, ("pyarrow",), ("tasks.gather",)),
         "index": deduplicate({"minhash": deduplication.minhash}),
@@ -114,7 +127,8 @@ def deciding_fingerprints(recipe: CurationRecipe) -> dict[str, str]:
 
     Counting (inventory) and linking (publish) decide nothing; of deduplication it is the method, not its bookkeeping.
     """
-    deciding = {name: part for name, part in _parts(recipe).items() if name in (*SCREENING[1:], "settle", "paragraphs")}
+    names = {*SCREENING[1:], *SHARING, "settle", "paragraphs"}
+    deciding = {name: part for name, part in _parts(recipe).items() if name in names}
     own = {name: part.stage(name, "").own_fingerprint for name, part in deciding.items()}
     deduplication = {
         "deduplication": recipe.deduplication,

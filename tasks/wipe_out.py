@@ -17,6 +17,8 @@ What a stage removes because it was asked to is no loss:
                                               judged by source alone, with a limit of their own
     quality      source, domain, language
     toxicity     source, domain, language
+    share        -                            a share was asked for: where one source is worse than another, most of
+                                              it goes, and no limit on that says whether the rule fits
     duplicates   -                            each has a survivor, so its text is not lost; a site that was crawled
                                               twice leaves whole
 

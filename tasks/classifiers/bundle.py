@@ -27,9 +27,9 @@ from tasks.atomic import new_directory, write_file
 from tasks.classifiers.calibration import Calibration
 from tasks.classifiers.fast_text import FastText, FastTextTraining, load_fast_text
 from tasks.classifiers.normalise import NORMALISERS, normalised
+from tasks.model_files import CLASSIFIER_FILE
 from tasks.rule import Configuration
 
-CLASSIFIER_FILE = "classifier.json"
 CARD_FILE = "card.md"
 SEEN_FILE = "seen.npy"
 MODEL_FILES = ("model.ftz", "model.bin")
@@ -133,8 +133,12 @@ class Bundle:
 
 
 def text_keys(normaliser: str, texts: Sequence[str]) -> NDArray[np.uint64]:
-    """What `seen.npy` knows each text by: the first 8 bytes of the SHA-256 of what the normaliser makes of it."""
-    lines = normalised(normaliser, texts)
+    """What `seen.npy` knows texts by, in their order."""
+    return line_keys(normalised(normaliser, texts))
+
+
+def line_keys(lines: Sequence[str]) -> NDArray[np.uint64]:
+    """The first 8 bytes of the SHA-256 of each line that a normaliser made of a text."""
     digests = b"".join(hashlib.sha256(line.encode()).digest()[:8] for line in lines)
     return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
 

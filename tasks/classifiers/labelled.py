@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -21,6 +22,8 @@ from tasks.classifiers.bundle import DataFacts
 from tasks.classifiers.normalise import normalised
 from tasks.classifiers.table_rows import RowError, check_rows, files_sha256, find_files, read_rows
 from tasks.rule import Configuration
+
+T = TypeVar("T")
 
 TEXTS_PER_BATCH = 1024
 _SHOWN_VALUES = 10
@@ -86,7 +89,7 @@ class Gathered:
     background: tuple[Example, ...]
     """With their source's name; `positive` says nothing here."""
     num_repeated: int
-    """Rows whose line came before with the same label."""
+    """Rows beyond the first of each distinct line."""
     num_contradicting: int
     """Distinct lines that came with both labels, and are left out."""
     num_empty: int
@@ -144,30 +147,26 @@ def read_background(source: BackgroundSource) -> Iterator[str]:
             yield _text(path, number, row[source.text], source.text)
 
 
-def gather(
-    labelled: Sequence[LabelledSource], background: Sequence[BackgroundSource], normaliser: str
-) -> Gathered:
+def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSource], normaliser: str) -> Gathered:
     """Read everything. Raises ValueError as the reading does, and where a class has no text."""
+    facts: list[DataFacts] = []
     examples: dict[str, Example] = {}
     contradicting: set[str] = set()
-    num_repeated = num_empty = 0
-    facts = []
+    num_empty = 0
     for source in labelled:
         num_texts = 0
-        for batch in _batches(read_labelled(source)):
-            num_texts += len(batch)
-            for (text, positive, origin), line in zip(batch, normalised(normaliser, [row[0] for row in batch]), strict=True):
-                example = Example(text, line, positive, origin)
-                known = examples.get(line)
+        for rows in _batches(read_labelled(source)):
+            num_texts += len(rows)
+            lines = normalised(normaliser, [text for text, _, _ in rows])
+            for (text, positive, origin), line in zip(rows, lines, strict=True):
                 if not line:
                     num_empty += 1
-                elif known is None:
-                    examples[line] = example
-                elif known.positive != positive:
+                    continue
+                example = Example(text, line, positive, origin)
+                known = examples.setdefault(line, example)
+                if known.positive != positive:
                     contradicting.add(line)
-                else:
-                    num_repeated += 1
-                    examples[line] = min(known, example, key=_by_text)
+                examples[line] = min(known, example, key=_by_text)
         facts.append(_facts(source, num_texts))
     documents: dict[str, Example] = {}
     for ordinary in background:
@@ -179,10 +178,10 @@ def gather(
                     document = Example(text, line, False, ordinary.name)
                     documents[line] = min(documents.get(line, document), document, key=_by_text)
         facts.append(_facts(ordinary, num_texts))
+    num_rows = sum(fact.num_texts for fact in facts[: len(labelled)])
     kept = [example for line, example in examples.items() if line not in contradicting]
-    for positive in (True, False):
+    for positive, what in ((True, "positive"), (False, "negative")):
         if not any(example.positive == positive for example in kept):
-            what = "positive" if positive else "negative"
             raise ValueError(
                 f"none of {len(kept):,} distinct labelled texts is {what} ({len(contradicting):,} with both labels were"
                 " left out): check the label's column and its values"
@@ -190,7 +189,7 @@ def gather(
     return Gathered(
         examples=tuple(sorted(kept, key=lambda example: example.key)),
         background=tuple(sorted(documents.values(), key=lambda document: document.key)),
-        num_repeated=num_repeated,
+        num_repeated=num_rows - num_empty - len(examples),
         num_contradicting=len(contradicting),
         num_empty=num_empty,
         data=tuple(facts),
@@ -217,7 +216,7 @@ def _text(path: str, row: int, value: Any, column: str) -> str:
         try:
             value = value.decode()
         except UnicodeDecodeError as error:
-            raise RowError(path, row, f"the text in {column!r} is no UTF-8 ({error.reason})") from error
+            raise RowError(path, row, f"the text in {column!r} is no UTF-8 ({error.reason}): mend the row") from error
     if not isinstance(value, str) or not value.strip():
         found = "is empty" if value is None or isinstance(value, str) else f"is no text but {type(value).__name__}"
         raise RowError(path, row, f"the text in {column!r} {found}: fill it in, or remove the row")
@@ -231,5 +230,6 @@ def _label(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value).strip()
 
 
-def _batches[T](rows: Iterator[T]) -> Iterator[list[T]]:
-    raise NotImplementedError
+def _batches(rows: Iterator[T]) -> Iterator[list[T]]:
+    while batch := list(islice(rows, TEXTS_PER_BATCH)):
+        yield batch

@@ -11,9 +11,9 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from glob import has_magic
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -108,11 +108,14 @@ def check_rows(path: str, columns: Sequence[str]) -> None:
             raise RowError(path, 0, "it has no rows: leave it out, or name another file")
 
 
-def _opened(path: str) -> Any:
-    try:
-        return open_handle(path)
-    except OSError as error:
-        raise RowError(path, 0, f"it can't be opened ({error.strerror}): check the path") from error
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    with ExitStack() as opened:
+        try:
+            handle = opened.enter_context(open_handle(path))
+        except OSError as error:
+            raise RowError(path, 0, f"it can't be opened ({error.strerror}): check the path") from error
+        yield handle
 
 
 def _content(path: str, handle: Any) -> Iterator[bytes]:

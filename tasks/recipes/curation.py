@@ -9,11 +9,12 @@ from pydantic import Field
 from tasks.dedup.config import Deduplication
 from tasks.extract import Extraction
 from tasks.language import LanguageRule
+from tasks.quality_share import ShareRule
 from tasks.read.records import ReadLimits
 from tasks.recipes.overrides import OverrideError, apply_overrides
 from tasks.recipes.rules import AnyRule, rule
 from tasks.rough_language import RoughLanguage, rough_language
-from tasks.rule import Configuration
+from tasks.rule import Configuration, Rule
 from tasks.url_filter import UrlFilter
 from tasks.wipe_out import WipeOutGuard
 
@@ -42,6 +43,21 @@ class CurationRecipe(Configuration):
     def model_post_init(self, context: object) -> None:
         if self.num_buckets & (self.num_buckets - 1):
             raise ValueError(f"num_buckets={self.num_buckets} is no power of two: use 1, 2, 4, 8, 16, ...")
+        if any(_keeps_share(one) for one in (*self.quality_rules[:-1], *self.toxicity_rules)):
+            raise ValueError(
+                "a share is kept of what all other rules have left: one rule can have keep_share, and it stands last"
+                " among quality_rules"
+            )
+
+    @property
+    def document_rules(self) -> tuple[Rule, ...]:
+        """The quality rules that decide on each document by itself."""
+        return tuple(one for one in self.quality_rules if not _keeps_share(one))
+
+    @property
+    def share_rule(self) -> ShareRule | None:
+        """The quality rule that keeps a share of what all the others have left, the toxicity rules among them."""
+        return next((one for one in self.quality_rules if isinstance(one, ShareRule) and one.keeps_share), None)
 
     def hide(self, text: str) -> str:
         """A piece of a page as reports and samples may show it: what a rule of the recipe masks is hidden."""
@@ -53,6 +69,10 @@ class CurationRecipe(Configuration):
     def rough_language(self) -> RoughLanguage | None:
         """The check of the language before extraction; None where the recipe does without."""
         return rough_language(self.language)
+
+
+def _keeps_share(one: Rule) -> bool:
+    return isinstance(one, ShareRule) and one.keeps_share
 
 
 def fineweb() -> CurationRecipe:
@@ -193,7 +213,7 @@ def check_rules(recipe: CurationRecipe) -> None:
             if not file.is_file():
                 raise ValueError(f"{type(one).__name__} needs the file {file}, which is not there; give its whole path")
         if one.model_fields_set - {"kind"} and not isinstance(one, UrlFilter):
-            one.build()
+            (one.scoring() if isinstance(one, ShareRule) else one).build()
     if any("datatrove" in one.libraries for one in (*recipe.quality_rules, *recipe.toxicity_rules)):
         for language in recipe.language.languages:
             tokenizer_of(language)

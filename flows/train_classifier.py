@@ -1,0 +1,266 @@
+"""Labelled texts to a registered classifier, and through the gate to champion: what recipes name `toxicity@champion`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import State, flow
+from prefect.states import Completed
+
+from flows.classifier_background import PlannedBackground, extract_pages, plan_background
+from flows.classifier_command import train_classifier_command
+from flows.classifier_gate import judged
+from flows.classifier_parameters import LabelledData, TrainClassifierParameters
+from flows.console import console
+from flows.progress import progress
+from flows.stages import (
+    estimated,
+    flow_scope,
+    link_tracking,
+    one_line_failures,
+    prefect_tags,
+    run_as_task,
+    show_markdown,
+    show_table,
+)
+from infra.classifier_registry import (
+    ClassifierVersion,
+    champion_reference,
+    check_classifier_name,
+    classifier_champion,
+    move_classifier_champion,
+    register_classifier,
+    tag_classifier,
+)
+from infra.mlflow_tracker import MlflowTracker, tracked_run
+from infra.settings import current_store
+from infra.tracking_client import answered
+from tasks.atomic import locked
+from tasks.classifiers.bundle import CARD_FILE
+from tasks.classifiers.gate import GateRules, Verdict
+from tasks.classifiers.labelled import LabelledSource, check_sources
+from tasks.classifiers.search import TRIALS_FILE, Budget
+from tasks.classifiers.slices import slice_figures
+from tasks.classifiers.table_rows import find_files
+from tasks.classifiers.train import ClassifierTraining, TrainedClassifier
+from tasks.classifiers.train import train_classifier as train
+from tasks.filters.toxicity import AGGREGATIONS
+from tasks.manifest import code_version, fingerprint
+from tasks.store import Store
+
+
+@dataclass(frozen=True)
+class ClassifierPlan:
+    """What is trained on what, and where its unfinished work is kept."""
+
+    store: Store
+    training: ClassifierTraining
+    background: PlannedBackground
+    work: Path
+
+    @property
+    def name(self) -> str:
+        return f"train classifier {self.training.name}"
+
+
+def check_train_classifier(parameters: TrainClassifierParameters) -> ClassifierPlan:
+    """What can be refused before any work, as ValueError in one line; else what is to be done."""
+    store = current_store()
+    check_classifier_name(store, parameters.name)
+    if not parameters.data:
+        raise ValueError("name labelled data: a table of texts with a label each")
+    purpose = parameters.purpose
+    if purpose.aggregation and purpose.aggregation not in AGGREGATIONS:
+        known = ", ".join(AGGREGATIONS)
+        raise ValueError(f"there is no aggregation {purpose.aggregation!r}; there is {known}")
+    if (purpose.unit == "piece") != bool(purpose.aggregation):
+        raise ValueError("the unit piece goes with an aggregation, which makes the scores of pieces a document's")
+    labelled = tuple(_labelled(data) for data in parameters.data)
+    background = plan_background(store, parameters.background, purpose.languages)
+    check_sources(labelled, background.tables)
+    work = store.work / "train_classifier" / _identity(parameters)
+    return ClassifierPlan(store, _training(parameters, labelled, background, work), background, work)
+
+
+def _labelled(data: LabelledData) -> LabelledSource:
+    return LabelledSource(
+        name=data.shown_name,
+        paths=(data.file,),
+        text=data.text,
+        label=data.label,
+        source=data.source,
+        positive=tuple(data.positive),
+        negative=tuple(data.negative),
+        licence=data.licence,
+        origin=data.origin or "unknown",
+    )
+
+
+def _training(
+    parameters: TrainClassifierParameters,
+    labelled: tuple[LabelledSource, ...],
+    background: PlannedBackground,
+    work: Path,
+) -> ClassifierTraining:
+    purpose, effort = parameters.purpose, parameters.effort
+    return ClassifierTraining(
+        name=parameters.name,
+        task=purpose.task or f"Tells {purpose.positive} texts from {purpose.negative} ones.",
+        positive=purpose.positive,
+        negative=purpose.negative,
+        labelled=labelled,
+        background=background.sources(work),
+        normaliser=purpose.normaliser,
+        unit=purpose.unit,
+        aggregation=purpose.aggregation,
+        budget=Budget(trials=effort.trials, seconds=effort.minutes * 60.0),
+        seed=effort.seed,
+        false_alarm_fraction=parameters.gate.false_alarms,
+        languages=tuple(purpose.languages),
+        licence=purpose.licence,
+        origin=purpose.origin or "unknown",
+    )
+
+
+def _identity(parameters: TrainClassifierParameters) -> str:
+    """Of what the training makes: a stopped one is found by it, and goes on. What the gate asks for is no part of it,
+    and neither is how long may be searched."""
+    asked = parameters.model_dump(mode="json", exclude={"gate": {"metric", "max_fall", "champion"}, "dry_run": True})
+    del asked["effort"]["trials"], asked["effort"]["minutes"]
+    return fingerprint({"asked": asked, "code": code_version("tasks.classifiers.train")})[:20]
+
+
+def dry_run_train_classifier(plan: ClassifierPlan, parameters: TrainClassifierParameters) -> dict[str, Any]:
+    """What the run would do, as a plain mapping. Writes nothing."""
+    champion = champion_reference(plan.store, parameters.name)
+    return {
+        "dry_run": True,
+        "classifier": parameters.name,
+        "labelled": {source.name: find_files(source.paths) for source in plan.training.labelled},
+        "background": [
+            *(path for source in plan.background.tables for path in find_files(source.paths)),
+            *(f"{source}, a sample of {parameters.background.pages:,} pages" for source in plan.background.pages),
+        ],
+        "trials": parameters.effort.trials,
+        "minutes_of_search_at_most": parameters.effort.minutes,
+        "goes_on_with_earlier_trials": (plan.work / TRIALS_FILE).is_file(),
+        "false_alarms_at_most": parameters.gate.false_alarms,
+        "champion": champion or "",
+    }
+
+
+@flow(name="train_classifier", flow_run_name="train classifier {parameters.name}", persist_result=False)
+@one_line_failures
+def train_classifier(parameters: TrainClassifierParameters) -> dict[str, Any] | State[dict[str, Any]]:
+    """Split, search, train, measure, register as `candidate`; the gate makes it `champion`, or says why not.
+
+    Returns model (name@version), pinned (with its hash), threshold, scores, mlflow_run_id, gate (passed, moved,
+    champion, why, figures). A dry run returns its estimate.
+    """
+    plan = check_train_classifier(parameters)
+    if parameters.dry_run:
+        return estimated(dry_run_train_classifier(plan, parameters), plan.name)
+    store, lock = plan.store, f"classifier-{parameters.name}"
+    tags = {"tokenmill.flow": "train_classifier", **prefect_tags(store)}
+    retry = train_classifier_command(store, parameters)
+    with (
+        store.lock(lock),
+        flow_scope(store, retry=retry),
+        locked(plan.work.with_name(f".{plan.work.name}.lock")),  # by which reconcile knows that somebody is at it
+        tracked_run(store, plan.name, tags=tags, lock=lock) as tracker,
+    ):
+        link_tracking(store, tracker.experiment_id, tracker.run_id)
+        plan.work.mkdir(parents=True, exist_ok=True)
+        configuration = parameters.model_dump(mode="json")
+        tracker.parameters(configuration)
+        tracker.json(configuration, "config.json")
+        if plan.background.pages:
+            run_as_task("background", extract_pages, store, plan.background, plan.work)
+        trained = run_as_task(
+            "train",
+            train,
+            plan.training,
+            plan.work,
+            progress,
+            score_document=AGGREGATIONS.get(plan.training.aggregation),
+            created=datetime.now(UTC).date().isoformat(),
+        )
+        _record(tracker, plan, trained)
+        candidate = run_as_task("register", register_classifier, store, tracker, folder=trained.folder)
+        tracker.tags({"tokenmill.model": candidate.reference})
+        tracker.rename(candidate.reference)
+        gate = _gate(plan, parameters, tracker, candidate, trained)
+        tracker.describe(f"Classifier **{candidate.reference}**: {trained.classifier.task}\n\n{gate['why']}.")
+    console.say(gate["why"])
+    result = {
+        "model": candidate.reference,
+        "pinned": candidate.pinned,
+        "threshold": trained.classifier.threshold,
+        "scores": trained.classifier.scores,
+        "mlflow_run_id": tracker.run_id,
+        "gate": gate,
+    }
+    return Completed(name="ChampionMoved" if gate["moved"] else "ChampionKept", message=gate["why"], data=result)
+
+
+def _record(tracker: MlflowTracker, plan: ClassifierPlan, trained: TrainedClassifier) -> None:
+    """Everything about the training that both pages show: data, search, figures, pictures, errors, card."""
+    names = {source.name: source.paths[0] for source in (*plan.training.labelled, *plan.training.background)}
+    ordinary = {source.name for source in plan.training.background}
+    for facts in trained.classifier.data:
+        context = "background" if facts.name in ordinary else "training"
+        size = {"num_texts": facts.num_texts}
+        tracker.dataset(facts.name, facts.sha256, Path(names[facts.name]), context, size, is_main=False, source_type="labelled_texts")
+    tracker.metric_rows([(number, {"trial.average_precision": trial.average_precision}) for number, trial in enumerate(trained.trials)])
+    tracker.metrics(slice_figures(trained.slices))
+    tracker.artifact(trained.reports)
+    tracker.artifact(trained.folder / CARD_FILE)
+    card = (trained.folder / CARD_FILE).read_text(encoding="utf-8")
+    show_markdown("classifier-card", card, f"Classifier {trained.classifier.name}")
+
+
+def _gate(
+    plan: ClassifierPlan,
+    parameters: TrainClassifierParameters,
+    tracker: MlflowTracker,
+    candidate: ClassifierVersion,
+    trained: TrainedClassifier,
+) -> dict[str, Any]:
+    """Move the alias `champion`, or say why it stays; on both pages, in the run and on the version."""
+    asked, store = parameters.gate, plan.store
+    rules = GateRules(
+        metric=asked.metric,
+        max_false_alarm_fraction=asked.false_alarms,
+        max_slice_fall=asked.max_fall,
+        seed=parameters.effort.seed,
+    )
+    champion = answered(lambda: classifier_champion(store, parameters.name), "looking for the champion")
+    verdict: Verdict = run_as_task("gate", judged, candidate, champion, trained.held_out, rules)
+    before = champion.reference if champion else ""
+    why, moved = verdict.why, verdict.passed
+    if moved and asked.champion == "never":
+        why, moved = f"{why}; it was not to move", False
+    if moved and answered(lambda: champion_reference(store, parameters.name), "looking for the champion") != before:
+        why, moved = f"{why}; the champion has changed meanwhile: train again", False
+    if moved:
+        answered(lambda: move_classifier_champion(store, candidate, why), "moving the champion")
+    why = f"{why.rstrip('.')}: {candidate.reference if moved else before or 'nobody'} is champion"
+    decision = {
+        "passed": verdict.passed,
+        "moved": moved,
+        "champion": candidate.reference if moved else before,
+        "why": why,
+        "figures": verdict.figures,
+    }
+    facts = {"candidate": candidate.pinned, "champion_before": champion.pinned if champion else "", **decision}
+    tracker.metrics({f"gate.{name}": value for name, value in verdict.figures.items()})
+    tracker.json({**facts, "rules": rules.model_dump(mode="json")}, "gate.json")
+    said = {"passed": str(verdict.passed).lower(), "why": why}
+    tracker.tags({"tokenmill.promotion": "moved" if moved else "kept", "tokenmill.promotion.why": why})
+    answered(lambda: tag_classifier(store, candidate, {f"gate.{key}": value for key, value in said.items()}), "tagging")
+    rows = [{"figure": name, "value": f"{value:.4g}"} for name, value in sorted(verdict.figures.items())]
+    show_table("gate", rows, why)
+    return decision

@@ -1,0 +1,399 @@
+"""A classifier from labelled texts, from beginning to end: what `tokenmill train-classifier` does.
+
+    labelled and background files
+      -> distinct lines, near-duplicates on one side          (labelled, split)
+      -> settings, chosen on the validation side              (search)
+      -> one model, quantised; a sigmoid fitted on the validation side        (fast_text, calibration)
+      -> a threshold, chosen on one half of the background    (threshold)
+      -> figures on the test side and on the other half       (measured)
+      -> the bundle                                           (bundle, card)
+
+    work/trials.csv                  every trial, whatever search it belongs to
+    work/<name>-<fingerprint>/       of one configuration, data and code
+        bundle/                      there when it is complete, and then not made again
+        reports/                     pictures, slices, worst errors, trials
+
+Nobody looks at the test side or the reporting half before the bundle's figures are made, which are never chosen by.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from tasks.classifiers.bundle import Bundle, Classifier, line_keys, load_bundle, save_bundle
+from tasks.classifiers.calibration import Calibration, fit_calibration
+from tasks.classifiers.card import card
+from tasks.classifiers.fast_text import FastText, train_fast_text
+from tasks.classifiers.labelled import (
+    BackgroundSource,
+    Example,
+    Gathered,
+    LabelledSource,
+    check_sources,
+    gather,
+)
+from tasks.classifiers.measured import HeldOut, Measured, ScoreDocument, measure, score_texts, write_reports
+from tasks.classifiers.metrics import average_precision
+from tasks.classifiers.normalise import NORMALISERS, normalised
+from tasks.classifiers.scores import BoolArray, FloatArray
+from tasks.classifiers.search import Budget, Score, Settings, Trial, best, search, trials_table
+from tasks.classifiers.split import cluster_keys, clusters, side, tunes
+from tasks.classifiers.threshold import Threshold, choose_threshold
+from tasks.manifest import PACKAGES, code_version, fingerprint, library_versions
+from tasks.rule import Configuration
+from tasks.stages import Progress, no_progress
+
+TUNED_FOR = 0.6
+"""The threshold is chosen for this part of the stated rate: chosen for the whole of it, every second one would exceed
+it on other texts of the same kind."""
+
+MAX_TRIAL_BACKGROUND = 2_000
+"""Background documents that a trial is scored on, of the half that tunes, the first by hash."""
+
+_NAME_DIGITS = 16
+
+
+class ClassifierTraining(Configuration):
+    """All that a trained classifier depends on, but for the content of its files."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", description="What it is registered as")
+    task: str = Field(min_length=1, description="What it tells apart, in one sentence")
+    positive: str = Field("positive", pattern=r"^\S+$", description="Name of the class that scores are probabilities of")
+    negative: str = Field("negative", pattern=r"^\S+$", description="Name of the other class")
+    labelled: tuple[LabelledSource, ...] = Field(min_length=1, description="Texts with labels")
+    background: tuple[BackgroundSource, ...] = Field(
+        min_length=1, description="Ordinary texts: one half chooses the threshold, the other counts false alarms"
+    )
+    normaliser: str = Field("words_and_marks", description=f"How texts become lines: one of {', '.join(NORMALISERS)}")
+    unit: Literal["document", "piece"] = Field("document", description="What one labelled text is")
+    aggregation: str = Field("", description="How the scores of a document's pieces make its own; for unit piece")
+    first: Settings = Field(Settings(), description="The settings that are tried first")
+    budget: Budget = Budget()
+    max_size_bytes: int = Field(4_000_000, ge=10_000, description="Of the quantised model's file, at most")
+    false_alarm_fraction: float = Field(
+        0.005, gt=0.0, lt=0.5, description="Background documents above the threshold, at most"
+    )
+    identity_slices: bool = Field(True, description="Figures on texts that mention identity groups (English terms)")
+    languages: tuple[str, ...] = Field(("en",), description="Of the texts, as ISO 639-1 codes")
+    licence: str = Field("unknown", description="Of the model")
+    origin: str = Field("trained here", description="Who trained it, and where")
+    seed: int = Field(1, ge=0, lt=2**31, description="Of the search")
+
+    @field_validator("normaliser")
+    @classmethod
+    def _is_known(cls, normaliser: str) -> str:
+        if normaliser not in NORMALISERS:
+            raise ValueError(f"normaliser {normaliser!r} is none of {', '.join(NORMALISERS)}")
+        return normaliser
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> ClassifierTraining:
+        if self.positive == self.negative:
+            raise ValueError(f"both classes are called {self.positive!r}; give them two names")
+        if self.aggregation and self.unit == "document":
+            raise ValueError(f"aggregation {self.aggregation!r} is for unit piece; a document's score is its own")
+        names = [source.name for source in (*self.labelled, *self.background)]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two sources are called {sorted(repeated)[0]!r}; figures by source need a name for each")
+        return self
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The texts by what they are for."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    tuning: tuple[Example, ...]
+    """Background on which the threshold is chosen."""
+    reporting: tuple[Example, ...]
+    """Background on which false alarms are counted."""
+    num_left_out: int
+    """Background documents that resemble a labelled text of the train or validation side."""
+
+    @property
+    def held_out(self) -> HeldOut:
+        return HeldOut(
+            texts=tuple(example.text for example in self.test),
+            labels=tuple(example.positive for example in self.test),
+            sources=tuple(example.source for example in self.test),
+            background=tuple(document.text for document in self.reporting),
+            background_sources=tuple(document.source for document in self.reporting),
+        )
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A complete bundle, and what was seen on the way."""
+
+    bundle: Bundle
+    reports: Path
+    """Folder of pictures, tables and samples."""
+    measured: Measured
+    trials: tuple[Trial, ...]
+    held_out: HeldOut
+    reused: bool
+    """The bundle was there, of the same configuration, data and code."""
+
+
+def check_training(configuration: ClassifierTraining) -> None:
+    """Look at the first row of every file. Raises ValueError, in one line, where a file or a column is missing."""
+    check_sources(configuration.labelled, configuration.background)
+
+
+def train_classifier(
+    configuration: ClassifierTraining,
+    work: Path,
+    progress: Progress = no_progress,
+    *,
+    score_document: ScoreDocument | None = None,
+    created: str = "",
+) -> TrainedClassifier:
+    """Train, measure and write a classifier.
+
+    `score_document` is how the use makes a document's score of its pieces', where the configuration names an
+    aggregation. The same texts, configuration and `created` give the same bundle, byte for byte, where the budget's
+    trials bind and not its seconds. Raises ValueError for what is wrong with files, labels or sizes.
+    """
+    assert (score_document is None) == (not configuration.aggregation), "an aggregation and its function go together"
+    gathered = gather(configuration.labelled, configuration.background, configuration.normaliser)
+    progress("read", 1, 1, records=len(gathered.examples) + len(gathered.background))
+    parts = divide(gathered)
+    progress("divide", 1, 1, note=f"{len(parts.train):,} train, {len(parts.test):,} test")
+    identity = _identity(configuration, gathered, score_document)
+    trials = search(
+        lambda settings: _try(settings, configuration, parts, score_document),
+        configuration.first,
+        configuration.budget,
+        configuration.seed,
+        identity,
+        work / "trials.csv",
+        progress,
+    )
+    chosen = best(trials, configuration.max_size_bytes)
+    key = fingerprint({"configuration": configuration, "created": created, **identity})
+    folder = work / f"{configuration.name}-{key[:_NAME_DIGITS]}"
+    reused = (folder / "bundle").is_dir()
+    if reused:
+        bundle = load_bundle(folder / "bundle")
+        measured = measure(bundle, parts.held_out, score_document, identity=configuration.identity_slices)
+    else:
+        bundle, measured = _make(configuration, gathered, parts, chosen, folder / "bundle", score_document, created)
+    progress("model", 1, 1, note=f"average precision {measured.report.average_precision}")
+    reports = folder / "reports"
+    write_reports(bundle, measured, parts.held_out, reports, negative=configuration.negative)
+    (reports / "trials.csv").write_text(trials_table(trials), encoding="utf-8")
+    progress("reports", 1, 1)
+    return TrainedClassifier(bundle, reports, measured, trials, parts.held_out, reused)
+
+
+def divide(gathered: Gathered) -> Parts:
+    """Labelled texts on three sides, the background in two halves; what resembles each other stays together.
+
+    Raises ValueError where a side has no text of a class, or a half of the background none at all.
+    """
+    lines = [example.line for example in (*gathered.examples, *gathered.background)]
+    keys = cluster_keys(lines, clusters(lines))
+    sides: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+    seen: set[bytes] = set()  # clusters that the model is trained or chosen on
+    for example, key in zip(gathered.examples, keys, strict=False):
+        of_key = side(key)
+        sides[of_key].append(example)
+        if of_key != "test":
+            seen.add(key)
+    halves: dict[bool, list[Example]] = {True: [], False: []}
+    num_left_out = 0
+    for document, key in zip(gathered.background, keys[len(gathered.examples) :], strict=True):
+        if key in seen:
+            num_left_out += 1
+        else:
+            halves[tunes(key)].append(document)
+    for name, examples in sides.items():
+        num_positives = sum(example.positive for example in examples)
+        if num_positives in (0, len(examples)):
+            raise ValueError(
+                f"the {name} side has {num_positives:,} positive of {len(examples):,} texts, and both classes are"
+                " needed: give more labelled texts (tens of each class that do not resemble each other)"
+            )
+    if not (halves[True] and halves[False]):
+        raise ValueError(
+            f"{len(gathered.background):,} distinct background documents, of which {num_left_out:,} resemble texts that"
+            " are trained on, do not fill both halves: give more ordinary documents that are not among the labelled ones"
+        )
+    return Parts(
+        tuple(sides["train"]),
+        tuple(sides["validation"]),
+        tuple(sides["test"]),
+        tuple(halves[True]),
+        tuple(halves[False]),
+        num_left_out,
+    )
+
+
+def _identity(
+    configuration: ClassifierTraining, gathered: Gathered, score_document: ScoreDocument | None
+) -> dict[str, Any]:
+    """What a trial's score depends on, beside its settings."""
+    modules = {__name__}
+    if score_document is not None and score_document.__module__.partition(".")[0] in PACKAGES:
+        modules.add(score_document.__module__)
+    return {
+        "data": gathered.sha256,
+        "labels": [configuration.positive, configuration.negative],
+        "normaliser": configuration.normaliser,
+        "aggregation": configuration.aggregation,
+        "code": code_version(*sorted(modules)),
+        "libraries": library_versions(("fasttext-wheel", "numpy", "scikit-learn")),
+    }
+
+
+def _lines(
+    examples: Sequence[Example], settings: Settings, configuration: ClassifierTraining
+) -> Iterator[tuple[str, str]]:
+    """What fastText is trained on: the rarer class as often as the settings say."""
+    num_positives = sum(example.positive for example in examples)
+    rarer_is_positive = num_positives * 2 <= len(examples)
+    num_rarer = min(num_positives, len(examples) - num_positives)
+    repetitions = settings.repetitions(num_rarer, len(examples) - num_rarer)
+    for example in examples:
+        label = configuration.positive if example.positive else configuration.negative
+        for _ in range(repetitions if example.positive == rarer_is_positive else 1):
+            yield label, example.line
+
+
+def _labels(examples: Sequence[Example]) -> BoolArray:
+    return np.array([example.positive for example in examples], dtype=np.bool_)
+
+
+def _try(
+    settings: Settings, configuration: ClassifierTraining, parts: Parts, score_document: ScoreDocument | None
+) -> Score:
+    """Average precision on the validation side, with ordinary documents among the negatives, which weigh as much as
+    all labelled ones: how many there are of either says nothing about the use."""
+    from sklearn.metrics import average_precision_score
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.ftz"
+        train_fast_text(_lines(parts.train, settings, configuration), settings.training, path, quantised=True)
+        size_bytes = path.stat().st_size
+        model = FastText(path)
+    labels = _labels(parts.validation)
+    try:
+        calibration = _calibration(model, configuration, parts.validation)
+    except ValueError as error:
+        return Score(0.0, size_bytes, str(error))
+
+    def probabilities(texts: Sequence[str]) -> list[float]:
+        lines = normalised(configuration.normaliser, texts)
+        return calibration.probabilities(model.probabilities(lines, configuration.positive))
+
+    background = parts.tuning[:MAX_TRIAL_BACKGROUND]
+    texts = [example.text for example in (*parts.validation, *background)]
+    scores = score_texts(probabilities, texts, score_document)
+    weights = np.ones(len(texts))
+    weights[len(labels) :] = np.count_nonzero(~labels) / len(background)
+    is_positive = np.concatenate([labels, np.zeros(len(background), dtype=np.bool_)])
+    return Score(float(average_precision_score(is_positive, scores, sample_weight=weights)), size_bytes)
+
+
+def _calibration(model: FastText, configuration: ClassifierTraining, examples: Sequence[Example]) -> Calibration:
+    scores = model.probabilities([example.line for example in examples], configuration.positive)
+    return fit_calibration(_labels(examples), scores)
+
+
+def _make(
+    configuration: ClassifierTraining,
+    gathered: Gathered,
+    parts: Parts,
+    chosen: Trial,
+    folder: Path,
+    score_document: ScoreDocument | None,
+    created: str,
+) -> tuple[Bundle, Measured]:
+    """The chosen settings once more, for good: model, calibration, threshold, figures, bundle."""
+    settings = chosen.settings
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        path, dense_path = Path(scratch) / "model.ftz", Path(scratch) / "model.bin"
+        lines = _lines(parts.train, settings, configuration)
+        train_fast_text(lines, settings.training, path, quantised=True, dense_out=dense_path)
+        model, dense = FastText(path), FastText(dense_path)
+        draft = Classifier(
+            name=configuration.name,
+            task=configuration.task,
+            positive=configuration.positive,
+            labels=tuple(sorted((configuration.positive, configuration.negative))),
+            normaliser=configuration.normaliser,
+            unit=configuration.unit,
+            aggregation=configuration.aggregation,
+            threshold=1.0,
+            false_alarm_fraction=configuration.false_alarm_fraction,
+            calibration=_calibration(model, configuration, parts.validation),
+            training=settings.training,
+            data=gathered.data,
+            scores={},
+            licence=configuration.licence,
+            origin=configuration.origin,
+            languages=configuration.languages,
+            created=created,
+        )
+        seen = line_keys([example.line for example in (*parts.train, *parts.validation, *parts.tuning)])
+        # What is measured is a bundle, read as its users read it, and not what lies around while one is made.
+        unmeasured = save_bundle(Path(scratch) / "unmeasured", draft, path, seen, "")
+        threshold = _threshold(unmeasured, configuration, parts, score_document)
+        at_threshold = draft.model_copy(update={"threshold": threshold.value})
+        unmeasured = save_bundle(Path(scratch) / "measured", at_threshold, path, seen, "")
+        measured = measure(unmeasured, parts.held_out, score_document, identity=configuration.identity_slices)
+        given_up = _given_up(model, dense, configuration, parts.test, path, dense_path)
+        complete = at_threshold.model_copy(update={"scores": {**measured.figures(), **given_up}})
+        text = card(complete, measured, threshold, gathered, parts_sizes(parts), chosen)
+        return save_bundle(folder, complete, path, seen, text), measured
+
+
+def _threshold(
+    bundle: Bundle, configuration: ClassifierTraining, parts: Parts, score_document: ScoreDocument | None
+) -> Threshold:
+    scores: FloatArray = score_texts(
+        bundle.probabilities, [document.text for document in parts.tuning], score_document
+    )
+    return choose_threshold(scores, TUNED_FOR * configuration.false_alarm_fraction)
+
+
+def _given_up(
+    model: FastText,
+    dense: FastText,
+    configuration: ClassifierTraining,
+    test: Sequence[Example],
+    path: Path,
+    dense_path: Path,
+) -> dict[str, float]:
+    """What quantising cost, on single texts of the test side: average precision after and before, bytes of both."""
+    lines, labels = [example.line for example in test], _labels(test)
+    before = average_precision(labels, dense.probabilities(lines, configuration.positive)).value
+    after = average_precision(labels, model.probabilities(lines, configuration.positive)).value
+    return {
+        "average_precision_quantised": after,
+        "average_precision_before": before,
+        "size_bytes": float(path.stat().st_size),
+        "size_bytes_before": float(dense_path.stat().st_size),
+    }
+
+
+def parts_sizes(parts: Parts) -> dict[str, int]:
+    """How many texts each part has, by its name in the card."""
+    return {
+        "trained on": len(parts.train),
+        "validation: settings and calibration": len(parts.validation),
+        "test": len(parts.test),
+        "background, threshold": len(parts.tuning),
+        "background, false alarms": len(parts.reporting),
+        "background left out, because it resembles labelled texts": parts.num_left_out,
+    }

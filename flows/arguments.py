@@ -251,8 +251,8 @@ def _pipeline(pipeline: argparse.ArgumentParser) -> None:
 
 def _doctor(doctor: argparse.ArgumentParser) -> None:
     doctor.epilog = (
-        "example: `tokenmill doctor --recipe fineweb --set language.model=lid.176.ftz --set language.min_score=.65 --fetch`"
-        " downloads that model; nothing else ever downloads one"
+        "example: `tokenmill doctor --recipe fineweb --set language.model=lid.176.ftz --set language.min_score=.65"
+        " --fetch` downloads that model; nothing else ever downloads one"
     )
     doctor.add_argument(
         "--recipe", action="append", default=[], metavar="R", help=f"whose models: {CURATIONS} (default: all)"

@@ -1,7 +1,7 @@
 """`tokenmill doctor`: whether this installation, this store and the servers are as a run needs them.
 
-What models, lists and tokenizers a run needs is in infra/needed_models.py. Nothing that is looked at is changed: what is
-written into the store to see whether it can be is gone afterwards, and no database is made or brought up to date.
+What models, lists and tokenizers a run needs is in infra/needed_models.py. Nothing that is looked at is changed: what
+is written into the store to try it is gone afterwards, and no database is made or brought up to date.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _device(_: Store) -> list[Finding]:
 
 
 def _prefect(store: Store) -> list[Finding]:
-    """The server at PREFECT_API_URL, which is `tokenmill up`'s where that serves the store; and the store's database."""
+    """The server at PREFECT_API_URL or of `tokenmill up`; where there is none, the store's database."""
     api = os.environ.get("PREFECT_API_URL")
     if not api and (served := served_addresses(store)):
         api = f"{served['prefect']}/api"

@@ -1,4 +1,4 @@
-"""What Prefect's and MLflow's servers say of their version, and whether a database has a layout that they can work with.
+"""Which version Prefect's and MLflow's servers have, and whether a database has a layout that they can work with.
 
 Both keep their tables' layout as a chain of Alembic's revisions: a database names the last one that was applied to it,
 an installation has the scripts of all that it knows. Prefect brings an older database up to date by itself when it
@@ -54,7 +54,13 @@ def mlflow_version(address: str) -> str:
     """The version of the server at `address`, asked with the credentials of the environment. Raises ValueError where
     it does not answer."""
     try:
-        answer = http_request(get_default_host_creds(address), "/version", "GET", max_retries=0, timeout=_TIMEOUT_S)
+        answer = http_request(  # type: ignore[no-untyped-call]
+            get_default_host_creds(address),  # type: ignore[no-untyped-call]
+            "/version",
+            "GET",
+            max_retries=0,
+            timeout=_TIMEOUT_S,
+        )
         answer.raise_for_status()
     except (requests.RequestException, MlflowException) as error:
         raise ValueError(

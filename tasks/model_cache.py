@@ -94,23 +94,18 @@ def _model_in(folder: Path) -> Path:
 
 
 def _files_of(classifier: Classifier) -> tuple[str, ...]:
-    """The names of a classifier's files. ValueError where one leads out of its folder."""
-    name = classifier.model_file
-    if Path(name).name != name:
-        raise ValueError(f"a classifier's model file lies beside its {CLASSIFIER_FILE}; it names {name!r}")
-    return CLASSIFIER_FILE, name, SEEN_FILE, CARD_FILE
+    return CLASSIFIER_FILE, classifier.model_file, SEEN_FILE, CARD_FILE
 
 
 def _fetch_folder(source: str, folder: Path, sha256: str, progress: Progress) -> None:
     _fetch_file(f"{source}/{CLASSIFIER_FILE}", folder / CLASSIFIER_FILE, sha256, progress)
-    classifier = Classifier.model_validate_json((folder / CLASSIFIER_FILE).read_bytes())
-    for name in _files_of(classifier)[1:]:
+    for name in _files_of(_description(folder))[1:]:
         _fetch_file(f"{source}/{name}", folder / name, "", progress)
     load_bundle(folder, sha256)
 
 
 def _fetch_file(source: str, target: Path, sha256: str, progress: Progress) -> None:
-    """Copy one file. ValueError where it cannot be read, or where its hash is not `sha256` (empty: not checked here)."""
+    """Copy one file. ValueError where it cannot be read, or its hash is not `sha256` (empty: checked elsewhere)."""
     name = source.rpartition("/")[2]
     if "://" not in source and not Path(source).is_file():
         raise ValueError(f"there is no file {source}: give the whole path of the model")
@@ -125,8 +120,8 @@ def _fetch_file(source: str, target: Path, sha256: str, progress: Progress) -> N
             progress(f"fetch {name}", done, total, note="bytes")
     if sha256 and digest.hexdigest() != sha256:
         raise ValueError(
-            f"{redacted(source)} is another file: its SHA-256 is {digest.hexdigest()}, and {sha256} was asked for; nothing"
-            " was kept"
+            f"{redacted(source)} is another file: its SHA-256 is {digest.hexdigest()}, and {sha256} was asked for;"
+            " nothing was kept"
         )
 
 

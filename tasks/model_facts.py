@@ -91,7 +91,7 @@ _SHORT_NAMES: Mapping[str, FileFacts] = {
     "lid.176.ftz": FileFacts(
         "model",
         "CC-BY-SA-3.0",
-        "fastText's language identification for 176 languages (fasttext.cc); the published .65 is a threshold of lid.176",
+        "fastText's language identification for 176 languages (fasttext.cc); .65 is FineWeb's threshold for it",
     ),
 }
 BY_REFERENCE: Mapping[str, FileFacts] = {KNOWN_MODELS[name]: facts for name, facts in _SHORT_NAMES.items()}

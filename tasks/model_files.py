@@ -149,7 +149,7 @@ def model_path(reference: str, embedded: Path | None) -> Path:
 
 
 def model_files(reference: str, embedded: Path | None) -> tuple[Path, ...]:
-    """What stands for the model in a stage's fingerprint: its file, or its `classifier.json`. Raises as `model_path`."""
+    """What stands for the model in a fingerprint: its file, or its `classifier.json`. Raises as `model_path`."""
     path = model_path(reference, embedded)
     return (path / CLASSIFIER_FILE,) if path.is_dir() else (path,)
 

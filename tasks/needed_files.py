@@ -14,10 +14,12 @@ from pathlib import Path
 
 from tasks.classifiers.bundle import load_bundle
 from tasks.manifest import MANIFEST, file_sha256
+from tasks.extract import Extraction
 from tasks.model_cache import has_model
 from tasks.model_facts import BY_LIBRARY, BY_REFERENCE, FACTS, URL_LISTS, FileFacts, Kind, PackagedFile
 from tasks.model_files import CLASSIFIER_FILE, SINGLE_FILE, ModelReference, fetch_command, parse_model
 from tasks.recipes.curation import CurationRecipe
+from tasks.rule import Rule
 from tasks.store import Store
 from tasks.tokenizer import TOKENIZER_FILE
 from tasks.url_filter import UrlFilter
@@ -85,7 +87,8 @@ def trained_tokenizers(store: Store) -> tuple[NeededFile, ...]:
 def _of_recipe(recipe: CurationRecipe, store: Store) -> Iterator[tuple[str, NeededFile]]:
     """Each part of the recipe that reads a file, and that file."""
     rules = (recipe.url_filter, recipe.language, *recipe.quality_rules, *recipe.toxicity_rules)
-    parts = [("extraction", recipe.extraction), *((str(getattr(rule, "kind", "")), rule) for rule in rules)]
+    parts: list[tuple[str, Rule | Extraction]] = [("extraction", recipe.extraction)]
+    parts += [(str(getattr(rule, "kind", "")), rule) for rule in rules]
     tokenizing = []
     for kind, part in parts:
         user = f"{recipe.name}: {kind}"

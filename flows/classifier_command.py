@@ -141,20 +141,36 @@ def parameters_of(options: argparse.Namespace) -> TrainClassifierParameters:
 
 def train_classifier_command(store: Store, parameters: TrainClassifierParameters) -> str:
     """`tokenmill train-classifier ...` with these parameters: goes on where a run of it was stopped."""
-    background, purpose, effort, gate = parameters.background, parameters.purpose, parameters.effort, parameters.gate
+    from flows.classifier_parameters import TrainClassifierParameters
+
     words = ["tokenmill", "train-classifier", "--store", str(store.root), "--name", parameters.name]
-    words += [word for each in parameters.data for word in ("--data", _data_words(each))]
-    words += [word for source in background.sources for word in ("--background", source)]
-    words += ["--background-text", background.text, "--pages", str(background.pages)]
-    words += ["--background-licence", background.licence, "--background-origin", background.origin]
-    words += ["--task", purpose.task, "--classes", f"{purpose.positive},{purpose.negative}", "--unit", purpose.unit]
-    words += ["--aggregation", purpose.aggregation, "--normaliser", purpose.normaliser]
-    words += ["--languages", ",".join(purpose.languages), "--licence", purpose.licence, "--origin", purpose.origin]
-    words += [word for name in type(effort).model_fields for word in (f"--{name}", f"{getattr(effort, name)}")]
-    words += [
-        word for name in type(gate).model_fields for word in (f"--{name.replace('_', '-')}", f"{getattr(gate, name)}")
-    ]
+    words += [f"--data={_data_words(data)}" for data in parameters.data]
+    words += [f"--background={source}" for source in parameters.background.sources]
+    plain = _values_of(TrainClassifierParameters())
+    words += [f"{option}={value}" for option, value in _values_of(parameters).items() if value != plain[option]]
     return shlex.join(words)
+
+
+def _values_of(parameters: TrainClassifierParameters) -> dict[str, str]:
+    """By option, all but the sources."""
+    background, purpose = parameters.background, parameters.purpose
+    values = {
+        "--background-text": background.text,
+        "--pages": background.pages,
+        "--background-licence": background.licence,
+        "--background-origin": background.origin,
+        "--task": purpose.task,
+        "--classes": f"{purpose.positive},{purpose.negative}",
+        "--unit": purpose.unit,
+        "--aggregation": purpose.aggregation,
+        "--normaliser": purpose.normaliser,
+        "--languages": ",".join(purpose.languages),
+        "--licence": purpose.licence,
+        "--origin": purpose.origin,
+    }
+    for group in (parameters.effort, parameters.gate):
+        values |= {f"--{name.replace('_', '-')}": value for name, value in group}
+    return {option: str(value) for option, value in values.items()}
 
 
 def _data_words(data: LabelledData) -> str:

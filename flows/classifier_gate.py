@@ -9,8 +9,9 @@ from tasks.classifiers.gate import GateRows, GateRules, Scored, Verdict, judge
 
 from infra.classifier_registry import ClassifierVersion
 from tasks.classifiers.bundle import Bundle
+from tasks.classifiers.measured import HeldOut, score_texts
+from tasks.classifiers.scores import BoolArray, FloatArray
 from tasks.classifiers.slices import slice_masks
-from tasks.classifiers.train import HeldOut
 from tasks.filters.toxicity import AGGREGATIONS
 
 
@@ -38,8 +39,8 @@ def judged(
             name=version.reference,
             sha256=version.sha256,
             threshold=bundle.classifier.threshold,
-            scores=np.asarray(scores(bundle, texts)),
-            background_scores=np.asarray(scores(bundle, background)),
+            scores=_scores(bundle, texts),
+            background_scores=_scores(bundle, background),
         )
         for version, bundle in zip((candidate, champion), bundles, strict=False)
         if version is not None
@@ -47,14 +48,9 @@ def judged(
     return judge(scored[0], scored[1] if champion else None, rows, rules)
 
 
-def scores(bundle: Bundle, texts: Sequence[str]) -> list[float]:
-    """Of whole texts, by the bundle's aggregation where it scores pieces."""
-    aggregation = bundle.classifier.aggregation
-    if not aggregation:
-        return bundle.probabilities(texts)
-    score_document = AGGREGATIONS[aggregation]
-    return [score_document(bundle.probabilities, text) for text in texts]
+def _scores(bundle: Bundle, texts: Sequence[str]) -> FloatArray:
+    return score_texts(bundle.probabilities, texts, AGGREGATIONS.get(bundle.classifier.aggregation))
 
 
-def _chosen(texts: Sequence[str], chosen: np.typing.NDArray[np.bool_]) -> list[str]:
+def _chosen(texts: Sequence[str], chosen: BoolArray) -> list[str]:
     return [text for text, keep in zip(texts, chosen, strict=True) if keep]

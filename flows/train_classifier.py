@@ -42,13 +42,13 @@ from tasks.atomic import locked
 from tasks.classifiers.bundle import CARD_FILE
 from tasks.classifiers.gate import GateRules, Verdict
 from tasks.classifiers.labelled import LabelledSource, check_sources
-from tasks.classifiers.search import TRIALS_FILE, Budget
+from tasks.classifiers.search import Budget
 from tasks.classifiers.slices import slice_figures
 from tasks.classifiers.table_rows import find_files
 from tasks.classifiers.train import ClassifierTraining, TrainedClassifier
 from tasks.classifiers.train import train_classifier as train
 from tasks.filters.toxicity import AGGREGATIONS
-from tasks.manifest import code_version, fingerprint
+from tasks.manifest import fingerprint
 from tasks.store import Store
 
 
@@ -81,7 +81,7 @@ def check_train_classifier(parameters: TrainClassifierParameters) -> ClassifierP
     labelled = tuple(_labelled(data) for data in parameters.data)
     background = plan_background(store, parameters.background, purpose.languages)
     check_sources(labelled, background.tables)
-    work = store.work / "train_classifier" / _identity(parameters)
+    work = _work(store, parameters)
     return ClassifierPlan(store, _training(parameters, labelled, background, work), background, work)
 
 
@@ -125,12 +125,10 @@ def _training(
     )
 
 
-def _identity(parameters: TrainClassifierParameters) -> str:
-    """Of what the training makes: a stopped one is found by it, and goes on. What the gate asks for is no part of it,
-    and neither is how long may be searched."""
-    asked = parameters.model_dump(mode="json", exclude={"gate": {"metric", "max_fall", "champion"}, "dry_run": True})
-    del asked["effort"]["trials"], asked["effort"]["minutes"]
-    return fingerprint({"asked": asked, "code": code_version("tasks.classifiers.train")})[:20]
+def _work(store: Store, parameters: TrainClassifierParameters) -> Path:
+    """Where the training of this name against this background finds what a stopped one has left: pages, trials, bundle."""
+    key = fingerprint({"name": parameters.name, "background": parameters.background})
+    return store.work / "train_classifier" / key[:20]
 
 
 def dry_run_train_classifier(plan: ClassifierPlan, parameters: TrainClassifierParameters) -> dict[str, Any]:
@@ -146,7 +144,7 @@ def dry_run_train_classifier(plan: ClassifierPlan, parameters: TrainClassifierPa
         ],
         "trials": parameters.effort.trials,
         "minutes_of_search_at_most": parameters.effort.minutes,
-        "goes_on_with_earlier_trials": (plan.work / TRIALS_FILE).is_file(),
+        "goes_on_with_earlier_trials": (plan.work / "trials.csv").is_file(),
         "false_alarms_at_most": parameters.gate.false_alarms,
         "champion": champion or "",
     }
@@ -189,17 +187,17 @@ def train_classifier(parameters: TrainClassifierParameters) -> dict[str, Any] | 
             created=datetime.now(UTC).date().isoformat(),
         )
         _record(tracker, plan, trained)
-        candidate = run_as_task("register", register_classifier, store, tracker, folder=trained.folder)
+        candidate = run_as_task("register", register_classifier, store, tracker, folder=trained.bundle.folder)
         tracker.tags({"tokenmill.model": candidate.reference})
         tracker.rename(candidate.reference)
         gate = _gate(plan, parameters, tracker, candidate, trained)
-        tracker.describe(f"Classifier **{candidate.reference}**: {trained.classifier.task}\n\n{gate['why']}.")
+        tracker.describe(f"Classifier **{candidate.reference}**: {trained.bundle.classifier.task}\n\n{gate['why']}.")
     console.say(gate["why"])
     result = {
         "model": candidate.reference,
         "pinned": candidate.pinned,
-        "threshold": trained.classifier.threshold,
-        "scores": trained.classifier.scores,
+        "threshold": trained.bundle.classifier.threshold,
+        "scores": trained.bundle.classifier.scores,
         "mlflow_run_id": tracker.run_id,
         "gate": gate,
     }
@@ -210,16 +208,16 @@ def _record(tracker: MlflowTracker, plan: ClassifierPlan, trained: TrainedClassi
     """Everything about the training that both pages show: data, search, figures, pictures, errors, card."""
     names = {source.name: source.paths[0] for source in (*plan.training.labelled, *plan.training.background)}
     ordinary = {source.name for source in plan.training.background}
-    for facts in trained.classifier.data:
+    for facts in trained.bundle.classifier.data:
         context = "background" if facts.name in ordinary else "training"
         size = {"num_texts": facts.num_texts}
         tracker.dataset(facts.name, facts.sha256, Path(names[facts.name]), context, size, is_main=False, source_type="labelled_texts")
-    tracker.metric_rows([(number, {"trial.average_precision": trial.average_precision}) for number, trial in enumerate(trained.trials)])
+    tracker.metric_rows([(trial.number, {"trial.average_precision": trial.score.average_precision}) for trial in trained.trials])
     tracker.metrics(slice_figures(trained.slices))
     tracker.artifact(trained.reports)
-    tracker.artifact(trained.folder / CARD_FILE)
-    card = (trained.folder / CARD_FILE).read_text(encoding="utf-8")
-    show_markdown("classifier-card", card, f"Classifier {trained.classifier.name}")
+    tracker.artifact(trained.bundle.folder / CARD_FILE)
+    card = (trained.bundle.folder / CARD_FILE).read_text(encoding="utf-8")
+    show_markdown("classifier-card", card, f"Classifier {trained.bundle.classifier.name}")
 
 
 def _gate(

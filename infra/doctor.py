@@ -34,8 +34,8 @@ _PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+)")
 _RAY_TIMEOUT_S = 180.0
 _RAY_PROBE = (
     "from infra.ray_map import ray_cluster\n"
-    "with ray_cluster(1) as shard_map:\n"
-    "    assert shard_map.map(abs, [-1], name='doctor') == [1]\n"
+    "with ray_cluster() as shard_map:\n"
+    "    assert shard_map.map(lambda number: number + 1, [1], name='doctor') == [2]\n"
     "    print(shard_map.num_workers)\n"
 )
 
@@ -225,7 +225,7 @@ def _mlflow(store: Store) -> list[Finding]:
         findings.append(_compared("mlflow", f"the server at {redacted(uri)}", mlflow_version(uri)))
     else:
         problem = schema_problem("mlflow", uri)
-        findings.append(Finding("mlflow", not problem, problem or f"the history at {redacted(uri)} can be written"))
+        findings.append(Finding("mlflow", not problem, problem or f"the history is in {redacted(uri)}"))
     if served := served_addresses(store):
         findings.append(_compared("mlflow", f"the page at {served['mlflow']}", mlflow_version(served["mlflow"])))
     return findings

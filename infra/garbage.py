@@ -17,7 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from infra.classifier_registry import BUNDLE_TAG
+from infra.registered_versions import registered_versions
 from infra.registry import ModelReference, model_references
+from infra.tracking_client import client
 from tasks.atomic import TEMPORARY_PREFIX
 from tasks.garbage import Decision, Plan, Policy, Reference, freed_bytes, plan_garbage, size_bytes
 from tasks.store import LIFE_LOCK, InUseError, Store
@@ -48,7 +51,14 @@ def collect_garbage(
 
 
 def _planned(store: Store, policy: Policy) -> Plan:
-    return plan_garbage(store, [_reference(model) for model in model_references(store)], policy)
+    references = [_reference(model) for model in model_references(store)]
+    return plan_garbage(store, references, policy, classifiers=_classifiers(store))
+
+
+def _classifiers(store: Store) -> dict[str, str]:
+    """The registered classifiers: hash of the bundle to name@version."""
+    versions = registered_versions(client(store), "classifier")
+    return {version.tags[BUNDLE_TAG]: f"{version.name}@{version.version}" for version in versions}
 
 
 def _reference(model: ModelReference) -> Reference:

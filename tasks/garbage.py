@@ -8,6 +8,7 @@ Kept are
   built onto: with them a version that has to be made again reads no page again;
 - collected sources that a kept version was read from;
 - token shards of kept versions and of models, without the work that they were made by: they hold all of it;
+- models that the recipe of a kept version names, and classifiers that MLflow's registry has;
 - every tokenizer, audit record, report and preview;
 - of a training run the checkpoints that models name, and of one that has not finished the newest one, which it goes on
   from, and the last good one, which it would go back to; checkpoints in a place outside of the run's folder are not
@@ -21,10 +22,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tasks.checkpoints import latest_checkpoint, read_state
@@ -36,6 +39,7 @@ from tasks.trained_corpora import TrainedCorpus, trained_corpora
 
 CHECKPOINTS = "checkpoints"
 _HEX = frozenset("0123456789abcdef")
+_MODEL_HASH = re.compile(r"#sha256=([0-9a-f]{64})")  # in a recipe, as tasks.model_files writes it
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,18 @@ class Plan:
         return [decision for decision in self.decisions if decision.keep]
 
 
-def plan_garbage(store: Store, references: Sequence[Reference], policy: Policy, now: float | None = None) -> Plan:
-    """Decide on everything in `store`; `references` are those of the registered models. Reads, and writes nothing."""
-    return _Planner(store, tuple(references), policy, time.time() if now is None else now).plan()
+def plan_garbage(
+    store: Store,
+    references: Sequence[Reference],
+    policy: Policy,
+    now: float | None = None,
+    classifiers: Mapping[str, str] = MappingProxyType({}),
+) -> Plan:
+    """Decide on everything in `store`; `references` are those of the registered models. Reads, and writes nothing.
+
+    `classifiers` are the registered ones, by their hash.
+    """
+    return _Planner(store, tuple(references), policy, time.time() if now is None else now, classifiers).plan()
 
 
 def size_bytes(path: Path) -> int:
@@ -130,8 +143,16 @@ class _Unfinished:
 
 
 class _Planner:
-    def __init__(self, store: Store, references: tuple[Reference, ...], policy: Policy, now: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        references: tuple[Reference, ...],
+        policy: Policy,
+        now: float,
+        classifiers: Mapping[str, str],
+    ) -> None:
         self._store, self._references, self._policy, self._now = store, references, policy, now
+        self._classifiers = classifiers
         self._plan = Plan()
         self._kept_versions: dict[str, Mapping[str, Any]] = {}  # name@version to its manifest
         self._unreadable: list[Path] = []  # kept, without knowing what they refer to
@@ -143,6 +164,7 @@ class _Planner:
         self._tokens(runs)
         self._stages()
         self._sources()
+        self._models()
         return self._plan
 
     def _decide(
@@ -330,6 +352,21 @@ class _Planner:
             if needed is None and self._unreadable:
                 needed = f"{self._unreadable[0]} is kept and cannot be read: it may be read from this"
             self._decide(folder, needed, "no kept version was read from it")
+
+    # models of recipes
+
+    def _models(self) -> None:
+        named = {
+            sha256: f"the recipe of {reference} names it"
+            for reference, manifest in self._kept_versions.items()
+            for sha256 in _MODEL_HASH.findall(json.dumps(manifest.get("recipe")))
+        }
+        registered = {sha256: f"it is {name} of the registry" for sha256, name in self._classifiers.items()}
+        for folder in _folders(self._store.models):
+            needed = named.get(folder.name) or registered.get(folder.name)
+            if needed is None and self._unreadable:
+                needed = f"{self._unreadable[0]} is kept and cannot be read: its recipe may name this"
+            self._decide(folder, needed, "no recipe of a kept version names it, and no registered classifier is it")
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -1,58 +1,112 @@
-"""Which language a text is in, with the model inside the py3langid package: nothing is downloaded.
+"""Which language a document is in, and whether it stays: the rule, and what it does where no model can know.
 
-py3langid 0.4 is naive Bayes over byte n-grams for 140 languages, a descendant of langid.py (Lui and Baldwin 2012). Its
-score is a probability over those languages, softened by the square root of the text's length; it does not compare with
-the scores of lid.176, for which FineWeb's threshold of .65 was found, so the threshold here is its own:
-
-    threshold                                        0    .3    .5   .65    .9
-    kept, of 495 web pages' main texts [1]         494   490   489   488   486   one is mostly Indonesian
-    kept, of 48 English pieces of 200 chars [2]     48    48    48    48    48   lowest score .973
-    kept, of 3,396 such pieces in the 283 files
-    in other languages [2]                           1     0     0     0     0
-
-[1] WCXB development set; those below .5 are lists of products and prices.
-[2] Universal Declaration of Human Rights, the files in UTF-8 and Latin-1.
-
-At .5 English is likelier than all others together, and prose is far from it. A page that is half English, half German,
-French or Czech counts as the other. Of 250 pages of Python documentation all were kept, of 176 raw Python files 173.
+DOCSTRING
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tasks.document import Document, Drop, Keep
+from tasks.language_models import (
+    MAX_CHARS,
+    NO_LANGUAGE,
+    UNDETERMINED,
+    LanguageModel,
+    beginning,
+    check_known,
+    identify,
+    language_model,
+    wanted_probability,
+)
+from tasks.language_shape import code_fraction, num_letters, windows
+from tasks.model_files import ModelName, model_files, parse_model
 from tasks.rule import Rule
 
-MAX_CHARS = 5_000
-"""Of a text, from its beginning, that are looked at: 1 ms for all. At 20,000 as many of those 495 pages are kept."""
+__all__ = ["MAX_CHARS", "NO_LANGUAGE", "UNDETERMINED", "LanguageRule", "identify", "wanted_probability"]
 
-UNDETERMINED = "und"  # ISO 639-2, for what has no letters to go by
+EMBEDDED_MIN_SCORE = 0.5
+"""Found for the embedded model: below are lists of products and prices."""
+
+SURE_SCORE = 0.5
+"""Likelier than all others together, by any model whose scores are probabilities."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of a document before its score meets a limit."""
+
+    document: Document
+    """With its language and score."""
+    score: float | None
+    """That a limit is for; None where none is: the text is short, dropped for another reason, or program code."""
+    drop: Drop | None
+    """Why it is dropped, whatever the limit of the score."""
 
 
 class LanguageRule(Rule):
     """Keeps documents in the wanted languages.
 
-    Reasons: `language_other` (detail: the language; value: its score), `language_score` (a wanted language, but too
-    unsure; detail: the language). `language_rough` is that of the check before extraction (`tasks.rough_language`).
+    Reasons, in the order in which they are looked at:
+
+    language_code    program code alone (value: its share of the characters; detail: what the model takes it for)
+    language_short   fewer than `trusted_letters` letters, and likelier in another language, though not surely (value:
+                     how many letters; detail: that language)
+    language_other   another language (value: its score; detail: the language)
+    language_mixed   in a wanted language at the beginning, but too little of it (value: the share of the windows that
+                     are in one; detail: the language of most others)
+    language_score   a wanted language, but too unsure (value: the score; detail: the language)
+
+    `language_rough` is that of the check before extraction (`tasks.rough_language`).
     """
 
     kind: Literal["language"] = "language"
-    libraries: ClassVar[tuple[str, ...]] = ("numpy", "py3langid")
+    libraries: ClassVar[tuple[str, ...]] = ("fasttext-wheel", "numpy", "py3langid")
 
     languages: tuple[str, ...] = Field(
-        default=("en",), min_length=1, description="Languages to keep, as ISO 639-1 codes in lower case"
+        default=("en",),
+        min_length=1,
+        description="Languages to keep, as ISO 639-1 codes in lower case; zxx: program code",
     )
-    min_score: float = Field(
-        default=0.5, ge=0, le=1, description="Lowest probability of the language; .5: likelier than all others together"
+    model: ModelName = Field(
+        default="",
+        description="A fastText model whose labels are languages, as lid.176.ftz, or a path or address with"
+        " #sha256=...; empty: the embedded one. Another model needs a min_score of its own.",
+    )
+    min_score: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Lowest score of the language; none: .5, which was found for the embedded model",
     )
     min_scores: dict[str, float] = Field(
-        default_factory=dict, description="Lowest probability for single languages, in place of `min_score`"
+        default_factory=dict, description="Lowest score for single languages, in place of `min_score`"
+    )
+    trusted_letters: int = Field(
+        default=100,
+        ge=0,
+        le=1000,
+        description="Letters (an ideograph is 3) from which on the score counts; a shorter text stays where a wanted"
+        " language is the likeliest, whatever its score",
+    )
+    min_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Of the windows over a text that the model is sure of, the share in wanted languages, at least;"
+        " 0: any",
+    )
+    max_code_fraction: float = Field(
+        default=0.75,
+        ge=0,
+        le=1,
+        description="Characters on lines of program code, of all, at most; above, a text is in no language (zxx); 1: any",
     )
     rough_check: bool = Field(
         default=True, description="Before extraction, drop pages that are surely in none of the languages"
@@ -75,72 +129,77 @@ class LanguageRule(Rule):
                 raise ValueError(f"min_scores: {score} for {code!r} is no probability, 0 to 1")
         return self
 
+    @model_validator(mode="after")
+    def _a_model_has_its_own_score(self) -> LanguageRule:
+        if parse_model(self.model).kind == "registry":
+            raise ValueError(
+                f"model: {self.model} is of the registry, whose classifiers tell two classes apart; name a fastText"
+                " model of languages, as lid.176.ftz, or by path or address"
+            )
+        if self.model and self.min_score is None:
+            raise ValueError(
+                "min_score: the default belongs to the embedded model, and each model's scores mean something else:"
+                " give one with the model (.65 was published for lid.176, by FineWeb, and is right for no other)"
+            )
+        return self
+
     def min_score_of(self, language: str) -> float:
         """The limit for a document in this language: it is dropped where its score is lower."""
-        return self.min_scores.get(language, self.min_score)
+        default = EMBEDDED_MIN_SCORE if self.min_score is None else self.min_score
+        return self.min_scores.get(language, default)
+
+    def files(self) -> tuple[Path, ...]:
+        """The fastText model; the embedded one is part of a library."""
+        return model_files(self.model, None) if self.model else ()
 
     def build(self) -> Callable[[Document], Keep | Drop]:
-        """The decision alone. Raises ValueError for a language that the model does not know."""
+        """The decision alone. Raises ValueError for a language that the model does not know, or no such model."""
         decide = self.build_identified()
         return lambda document: decide(document)[1]
 
     def build_identified(self) -> Callable[[Document], tuple[Document, Keep | Drop]]:
-        """The decision, and the document with `language` and `language_score` set, kept or not.
-
-        Raises ValueError for a language that the model does not know.
-        """
-        _check_known(self.languages)
+        """The decision, and the document with `language` and `language_score` set, kept or not. Raises as `build`."""
+        judge = self.build_judged()
 
         def decide(document: Document) -> tuple[Document, Keep | Drop]:
-            language, score = identify(document.text)
-            identified = replace(document, language=language, language_score=score)
-            limit = self.min_score_of(language)
-            if language not in self.languages:
-                return identified, Drop("language_other", score, limit, language)
-            if score < limit:
-                return identified, Drop("language_score", score, limit, language)
-            return identified, Keep()
+            judged = judge(document)
+            language, score = judged.document.language, judged.score
+            if judged.drop is None and score is not None and score < (limit := self.min_score_of(language)):
+                return judged.document, Drop("language_score", score, limit, language)
+            return judged.document, judged.drop or Keep()
 
         return decide
 
+    def build_judged(self) -> Callable[[Document], Judged]:
+        """All of the decision but the limit of the score. Raises as `build`."""
+        model = language_model(self.model)
+        check_known(self.languages, model)
 
-def identify(text: str) -> tuple[str, float]:
-    """The likeliest language of the first `MAX_CHARS` characters, as an ISO 639-1 code, and its probability.
+        def judge(document: Document) -> Judged:
+            text = beginning(document.text)
+            fraction = code_fraction(text)
+            ((language, score),) = model.identify([text])
+            if fraction > self.max_code_fraction:
+                known = replace(document, language=NO_LANGUAGE, language_score=round(fraction, 4))
+                drop = Drop("language_code", known.language_score, self.max_code_fraction, language)
+                return Judged(known, None, None if NO_LANGUAGE in self.languages else drop)
+            known = replace(document, language=language, language_score=score)
+            letters = num_letters(text, self.trusted_letters)
+            is_short = letters < self.trusted_letters
+            if language not in self.languages:
+                if is_short and score < SURE_SCORE:
+                    return Judged(known, None, Drop("language_short", letters, self.trusted_letters, language))
+                return Judged(known, None, Drop("language_other", score, self.min_score_of(language), language))
+            return Judged(known, None if is_short else score, self._mixed(document.text, model))
 
-    `und` with 0 where there is nothing but white space; `zxx` is the model's word for what is no language. The score
-    is rounded to 4 digits, so that it is the same on machines whose arithmetic differs in the last one.
-    """
-    beginning = text.lstrip()[:MAX_CHARS]
-    if not beginning:
-        return UNDETERMINED, 0.0
-    language, score = _model().classify(beginning)
-    return str(language), round(float(score), 4)
+        return judge
 
-
-def wanted_probability(languages: tuple[str, ...]) -> Callable[[str], tuple[float, str]]:
-    """A function from a text to the probability that it is in one of `languages`, and its likeliest language.
-
-    The probability is rounded as that of `identify`. Raises ValueError for a language that the model does not know.
-    """
-    _check_known(languages)
-    model = _model()
-
-    def probability(text: str) -> tuple[float, str]:
-        ranked = model.rank(text)
-        return round(float(sum(score for language, score in ranked if language in languages)), 4), str(ranked[0][0])
-
-    return probability
-
-
-def _check_known(languages: tuple[str, ...]) -> None:
-    known = set(_model().labels)
-    if unknown := sorted(set(languages) - known):
-        raise ValueError(f"the model does not know {', '.join(unknown)}; it knows {', '.join(sorted(known))}")
-
-
-@lru_cache(maxsize=1)
-def _model() -> Any:
-    # Imported and unpacked when first needed: 1.5 s and 90 MB, once per process.
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    def _mixed(self, text: str, model: LanguageModel) -> Drop | None:
+        """What windows over the whole text say, as far as the model is sure of them."""
+        found = model.identify(windows(text)) if self.min_share else []
+        sure = [language for language, score in found if score >= SURE_SCORE and language != NO_LANGUAGE]
+        others = Counter(language for language in sure if language not in self.languages)
+        share = 1 - others.total() / len(sure) if sure else 1.0
+        if share >= self.min_share:
+            return None
+        return Drop("language_mixed", round(share, 4), self.min_share, min(others, key=lambda one: (-others[one], one)))

@@ -21,6 +21,9 @@ _MARKS = "{}();=<>[]_"
 MIN_MARK_FRACTION = 0.03
 """Of a text, that are marks of `_MARKS`; where there are fewer, no line is looked at."""
 
+MAX_PROSE_MARK_FRACTION = 0.1
+"""Of a line; where more are marks it is code, whatever its form: minified scripts, tables of numbers in brackets."""
+
 _CODE_LINE = re.compile(
     r"""
     .*[;{}\\]\s*$                                                     # a statement, a block, a line that goes on
@@ -34,7 +37,8 @@ _CODE_LINE = re.compile(
     | \s*[\w.$\[\]'"*>-]+(?:\s*,\s*[\w.]+)*(?:\s*:\s*[\w.\[\], |"']+)?\s*(?:[-+*/|&^%]|<<|>>|\*\*|//)?=(?!=)\s*\S   # an assignment
     | \s*[\w.$]+\(.*[),]\s*$                                          # a call
     | \s*["'][^"']*["']\s*[:,]                                        # an entry of a table
-    | \s*(?:/\*|\*/|\*\s|\*$|//)                                      # a comment's frame
+    | \s*(?:/\*|\*/|//)                                               # a comment's frame
+    | \s*[\w.*&$]+,\s*$                                               # a name in a list of names
     | \s*</?[a-zA-Z!][^>]*>\s*$                                       # markup alone
     """,
     re.VERBOSE,
@@ -62,7 +66,7 @@ def code_fraction(text: str) -> float:
     for line in text.splitlines():
         chars = len(line.strip())
         total += chars
-        if chars and _CODE_LINE.match(line):
+        if chars and (_CODE_LINE.match(line) or sum(map(line.count, _MARKS)) > MAX_PROSE_MARK_FRACTION * chars):
             code += chars
     return code / total if total else 0.0
 

@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tasks.address import redacted
 from tasks.atomic import TEMPORARY_PREFIX, locked, new_directory
 from tasks.classifiers.bundle import CARD_FILE, SEEN_FILE, Classifier, load_bundle
@@ -102,6 +104,16 @@ def _fetch_folder(source: str, folder: Path, sha256: str, progress: Progress) ->
     for name in _files_of(_description(folder))[1:]:
         _fetch_file(f"{source}/{name}", folder / name, "", progress)
     load_bundle(folder, sha256)
+
+
+def _description(folder: Path) -> Classifier:
+    try:
+        return Classifier.model_validate_json((folder / CLASSIFIER_FILE).read_bytes())
+    except ValidationError as error:
+        raise ValueError(
+            f"the {CLASSIFIER_FILE} that was asked for is not understood ({error.error_count()} of its fields do not"
+            " fit): it is none, or of another version of this program"
+        ) from error
 
 
 def _fetch_file(source: str, target: Path, sha256: str, progress: Progress) -> None:

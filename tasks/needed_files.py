@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.classifiers.bundle import load_bundle
-from tasks.manifest import MANIFEST, file_sha256
 from tasks.extract import Extraction
+from tasks.manifest import MANIFEST, file_sha256
 from tasks.model_cache import has_model
 from tasks.model_facts import BY_LIBRARY, BY_REFERENCE, FACTS, URL_LISTS, FileFacts, Kind, PackagedFile
 from tasks.model_files import CLASSIFIER_FILE, SINGLE_FILE, ModelReference, fetch_command, parse_model
@@ -169,7 +169,7 @@ def _packaged(wanted: PackagedFile) -> NeededFile:
     """A file of an installed distribution, compared with the hash that this one was installed with."""
     version = importlib.metadata.version(wanted.distribution)
     facts = replace(wanted.facts, origin=f"{wanted.facts.origin}; inside {wanted.distribution} {version}")
-    name = Path(wanted.path).name
+    name = f"{wanted.distribution}: {Path(wanted.path).name}"
     entries = importlib.metadata.files(wanted.distribution) or []
     entry = next((each for each in entries if str(each) == wanted.path), None)
     file = Path(str(entry.locate())) if entry is not None else None

@@ -29,7 +29,7 @@ _MAX_EXPONENT = 700.0  # e**710 is no longer a double
 
 
 class Calibration(Configuration):
-    """Platt's sigmoid: probability = 1 / (1 + exp(-(slope * logit(score) + intercept))). The default changes nothing."""
+    """Platt's sigmoid: 1 / (1 + exp(-(slope * logit(score) + intercept))). The default changes nothing."""
 
     slope: float = Field(1.0, gt=0.0, description="Factor of the score's logit; below 1 the score was too sure.")
     intercept: float = Field(0.0, description="Added to it; below 0 the score was too high.")

@@ -9,6 +9,7 @@ spelling: "black" is counted as a mention in "a black cat" too.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,7 +91,7 @@ def slice_masks(
 ) -> dict[str, BoolArray]:
     """Which texts each slice holds, by the slice's name; slices of fewer than `min_texts` are left out."""
     assert sources is None or len(sources) == len(texts), "one source for each text"
-    places: dict[str, list[int]] = {name: [] for name in _length_names()}
+    places: dict[str, list[int]] = {name: [] for name in _LENGTH_NAMES}
     for name in sorted(set(sources or ())):
         places[f"source: {name}"] = []
     for group, terms in IDENTITY_TERMS.items() if identity else ():
@@ -103,7 +104,7 @@ def slice_masks(
         if identity:
             for name in _identity_names(text):
                 places[name].append(place)
-    masks = {}
+    masks: dict[str, BoolArray] = {}
     for name, held in places.items():
         if len(held) >= max(1, min_texts):
             masks[name] = np.zeros(len(texts), dtype=np.bool_)
@@ -113,7 +114,7 @@ def slice_masks(
 
 def _length_names() -> Iterator[str]:
     yield f"length: under {_LENGTH_LIMITS_CHARS[0]} characters"
-    for low, high in zip(_LENGTH_LIMITS_CHARS, _LENGTH_LIMITS_CHARS[1:], strict=False):
+    for low, high in itertools.pairwise(_LENGTH_LIMITS_CHARS):
         yield f"length: {low:,} to {high - 1:,} characters"
     yield f"length: {_LENGTH_LIMITS_CHARS[-1]:,} characters and more"
 
@@ -168,7 +169,7 @@ def _slice(name: str, labels: BoolArray, scores: FloatArray, threshold: float) -
 
 def slice_figures(slices: Sequence[Slice]) -> dict[str, float]:
     """Under names that MLflow takes for a metric, such as `slices/source_forum/recall`."""
-    figures = {}
+    figures: dict[str, float] = {}
     for name, each in zip(_metric_names(slices), slices, strict=True):
         figures[f"slices/{name}/num_texts"] = float(each.num_texts)
         for figure, value in _values(each).items():

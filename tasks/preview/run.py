@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
+
 from tasks.curation import extract
+from tasks.keep_best import SHARE_STAGE
 from tasks.manifest import code_version, fingerprint
 from tasks.model_files import models_in
 from tasks.ports import ShardMap
@@ -14,6 +18,7 @@ from tasks.preview.decide import Decided, decide
 from tasks.preview.sample import DEFAULT_PAGES, SampledRefresh, Sampling, plan_sample, read_sample, with_recipe
 from tasks.preview.score import score_rules
 from tasks.preview.scores import RuleScores, document_ids, load_scores
+from tasks.quality_share import TICKS, lowest_kept
 from tasks.recipes.curation import CurationRecipe
 from tasks.rule import Rule
 from tasks.screen import LEDGER_FILE
@@ -56,7 +61,8 @@ class Chain:
     ids: Sequence[str]
     """Of the documents that the rules were asked about."""
     rules: tuple[Rule, ...]
-    """The language first, then those of quality and of toxicity."""
+    """The language first, then those of quality and of toxicity, and last the one that keeps a share of the rest: with
+    the limit that keeps this share of the sample."""
     scores: tuple[RuleScores, ...]
     decided: Decided
     made_by: Mapping[str, str]
@@ -99,13 +105,15 @@ def score_chain(
     extracted: StageOutput = step("extract", extract, refresh, records, shard_map, progress)
     rules = [
         ("language", recipe.language),
-        *(("quality", rule) for rule in recipe.quality_rules),
+        *(("quality", rule) for rule in recipe.document_rules),
         *(("toxicity", rule) for rule in recipe.toxicity_rules),
     ]
+    if recipe.share_rule is not None:
+        rules.append((SHARE_STAGE, recipe.share_rule.scoring()))
     with models_in(refresh.store.models):
         scored = step("score", score_rules, refresh.store, rules, extracted, shard_map, progress)
     scores = load_scores(scored)
-    plain = tuple(rule for _, rule in rules)
+    plain = _with_cut(recipe, tuple(rule for _, rule in rules), scores)
     return Chain(
         recipe,
         sampling,
@@ -120,6 +128,17 @@ def score_chain(
             **{each.label: each.output.fingerprint for each in scored},
         },
     )
+
+
+def _with_cut(recipe: CurationRecipe, rules: tuple[Rule, ...], scores: Sequence[RuleScores]) -> tuple[Rule, ...]:
+    """The rules, of which the last one's limit is the sample's quantile where the recipe keeps a share."""
+    rule = recipe.share_rule
+    if rule is None or rule.keep_share is None:
+        return rules
+    is_left = decide(scores[:-1], rules[:-1]).dropped_by < 0
+    figures = scores[-1].figures[is_left, 0]
+    counts = Counter(np.rint(figures[np.isfinite(figures)] * TICKS).astype(int).tolist())
+    return (*rules[:-1], rule.at(lowest_kept(counts, rule.keep_share) / TICKS))
 
 
 def _ended(shards: Sequence[Any]) -> dict[str, Outcome]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from tasks.classifiers.fast_text import FastTextTraining, load_fast_text, train_fast_text
 from tasks.language_codes import language_code
@@ -80,8 +80,11 @@ def _pycld2() -> tuple[Identify, frozenset[str]]:
     import pycld2
 
     def cld2(text: str) -> str:
-        printable = "".join(char for char in text if char.isprintable() or char.isspace())  # it refuses control codes
-        return canonical(pycld2.detect(printable)[2][0][1])
+        try:
+            return canonical(pycld2.detect(text)[2][0][1])
+        except pycld2.error:  # it refuses control codes
+            printable = "".join(char for char in text if char.isprintable() or char.isspace())
+            return canonical(pycld2.detect(printable)[2][0][1])
 
     return cld2, frozenset(canonical(code) for _, code in pycld2.LANGUAGES)
 
@@ -181,12 +184,13 @@ def footprint(name: str, arguments: Sequence[str]) -> tuple[float, float]:
 
 
 def print_footprint(candidate: Candidate) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    process = psutil.Process()
+    before = process.memory_info().rss
     start = time.process_time()
     one, _ = candidate.load()
     one("The mill stands by the river.")
     spent = time.process_time() - start
-    print(spent, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(spent, (process.memory_info().rss - before) / 1e6)
 
 
 def times_ms(functions: dict[str, Callable[[], Any]], num_texts: int, repeats: int) -> dict[str, float]:

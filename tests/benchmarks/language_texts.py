@@ -22,7 +22,7 @@ import lxml.html
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 DEBIAN = Path("/usr/share/doc")
-MIN_ARTICLES = 20  # a file whose headings are not found is left out
+MIN_ARTICLES = 20  # found by their headings
 MIN_CHARS = 60
 
 UDHR = {
@@ -53,7 +53,7 @@ UDHR = {
 """A file of the declaration for each language; of several encodings the newest."""
 
 _ENCODINGS = {
-    "UTF8": "utf-8", "Latin1": "cp1252", "Latin2": "iso8859-2", "Arabic": "cp1256", "Baltic": "cp1257",
+    "UTF8": "utf-8-sig", "Latin1": "cp1252", "Latin2": "iso8859-2", "Arabic": "cp1256", "Baltic": "cp1257",
 }  # fmt: skip
 _NUMBER = re.compile(r"\d+")
 
@@ -68,13 +68,13 @@ def udhr_articles() -> dict[str, list[tuple[int, str]]]:
                 continue
             encoding = _ENCODINGS[name.rpartition("-")[2]]
             articles = _articles(archive.read(f"udhr/{name}").decode(encoding, "replace"))
-            if len(articles) >= MIN_ARTICLES:
+            if len(articles) >= MIN_ARTICLES // 2:
                 found[code] = articles
     return found
 
 
 def _articles(text: str) -> list[tuple[int, str]]:
-    """Cut at short lines with the next number that is due."""
+    """Cut at short lines with the next number that is due; where there are too few such, into 30 runs of lines."""
     articles: list[tuple[int, list[str]]] = []
     due = 1
     for line in text.splitlines():
@@ -84,6 +84,9 @@ def _articles(text: str) -> list[tuple[int, str]]:
             due = numbers[0] + 1
         elif articles:
             articles[-1][1].append(line)
+    if len(articles) < MIN_ARTICLES:
+        lines = [line for line in text.splitlines() if len(line) >= MIN_CHARS or not line.isascii()]
+        articles = [(part + 1, lines[part * len(lines) // 30 : (part + 1) * len(lines) // 30]) for part in range(30)]
     joined = ((number, " ".join(" ".join(lines).split())) for number, lines in articles)
     return [(number, text) for number, text in joined if len(text) >= MIN_CHARS]
 

@@ -10,6 +10,7 @@ from prefect import flow
 from pydantic import BaseModel, ValidationError
 
 from flows.arguments import CURATIONS
+from flows.classifier_parameters import TrainClassifierParameters
 from flows.parameters import (
     Curation,
     DiffParameters,
@@ -34,6 +35,7 @@ FORMS = (
     DiffParameters,
     PreviewParameters,
     TakedownParameters,
+    TrainClassifierParameters,
 )
 
 
@@ -107,6 +109,16 @@ def test_the_defaults_are_valid_and_do_no_harm(model: type[BaseModel]) -> None:
         (DiffParameters, {"after": ""}),
         (DiffParameters, {"samples": 101}),
         (TakedownParameters, {"name": "a/b"}),
+        (TrainClassifierParameters, {"name": "Tone"}),
+        (TrainClassifierParameters, {"data": [{"file": "a.csv", "positive": []}]}),
+        (TrainClassifierParameters, {"data": [{"positive": ["1"]}]}),
+        (TrainClassifierParameters, {"purpose": {"unit": "page"}}),
+        (TrainClassifierParameters, {"effort": {"trials": 0}}),
+        (TrainClassifierParameters, {"effort": {"minutes": 0}}),
+        (TrainClassifierParameters, {"gate": {"false_alarms": 0}}),
+        (TrainClassifierParameters, {"gate": {"false_alarms": 1}}),
+        (TrainClassifierParameters, {"gate": {"champion": "if_better"}}),
+        (TrainClassifierParameters, {"background": {"pages": 100_001}}),
         (TakedownParameters, {"urls": "https://example.org/"}),
     ],
     ids=str,

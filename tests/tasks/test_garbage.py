@@ -349,6 +349,33 @@ def test_a_collected_source_stays_with_the_version_that_was_read_from_it(store: 
     assert paths(planned(store), store)[0] == {"sources/docs-1"}
 
 
+def model(store: Store, digit: str) -> str:
+    """A model in the store, 30 days old; its hash."""
+    (store.models / (digit * 64)).mkdir(parents=True)
+    (store.models / (digit * 64) / "model").write_bytes(b"model")
+    aged(store.models / (digit * 64), 30)
+    return digit * 64
+
+
+def test_models_stay_that_a_kept_recipe_names_or_the_registry_has(store: Store) -> None:
+    named, old, registered, unused = (model(store, digit) for digit in "abcd")
+    for number, sha256 in ((1, old), (2, named)):
+        folder = version(store, "web", number, shards=["a"])
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        manifest["recipe"] = {"rules": [{"kind": "taste", "model": f"https://h/taste.bin#sha256={sha256}"}]}
+        write_json(folder / "manifest.json", manifest)
+        aged(folder, 30)
+    (store.models / f".tmp-{unused}-0a1b").mkdir()  # for reconcile
+    plan = plan_garbage(store, (), Policy(keep_versions=1), NOW, {registered: "taste@3"})
+    gone, kept = paths(plan, store)
+    assert {path for path in gone if path.startswith("models")} == {f"models/{old}", f"models/{unused}"}
+    assert kept[f"models/{named}"] == "the recipe of web@2 names it"
+    assert kept[f"models/{registered}"] == "it is taste@3 of the registry"
+    assert {decision.only_idle for decision in plan.decisions if "models" in decision.path.parts} == {True}
+    (store.corpora / "web" / "2" / "manifest.json").write_text("{")
+    assert not {path for path in paths(planned(store), store)[0] if path.startswith("models")}
+
+
 def test_a_file_with_another_name_elsewhere_frees_nothing(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -85,7 +85,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--false-alarms", default=0.005, metavar="F", help="share of the background at most (default: 0.005)"
     )
     command.add_argument(
-        "--metric", default="recall", metavar="F", help="recall (default) or average_precision: what the gate compares"
+        "--metric",
+        default="average_precision",
+        metavar="F",
+        help="what the gate compares: average_precision (default), or recall at each one's own threshold",
     )
     command.add_argument(
         "--max-fall", default=0.05, metavar="F", help="of that figure in any slice at most (default: 0.05)"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from tasks.classifiers.gate import GateRows, GateRules, Scored, Verdict, judge
 
 from infra.classifier_registry import ClassifierVersion
 from tasks.classifiers.bundle import Bundle
+from tasks.classifiers.gate import GateRows, GateRules, Scored, Verdict, judge
 from tasks.classifiers.measured import HeldOut, score_texts
 from tasks.classifiers.scores import BoolArray, FloatArray
 from tasks.classifiers.slices import slice_masks

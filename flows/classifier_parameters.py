@@ -115,8 +115,8 @@ class Gate(Form):
         title="False alarms at most",
         description="Share of the background that may be taken for a positive: chooses the threshold, and is a limit.",
     )
-    metric: Literal["recall", "average_precision"] = Field(
-        "recall",
+    metric: Literal["average_precision", "recall"] = Field(
+        "average_precision",
         title="Figure",
         description="In which it must be better than the champion on texts that neither has seen, by more than chance.",
     )

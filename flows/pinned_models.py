@@ -6,6 +6,7 @@ run shows) goes by the pinned name, whoever is champion by then.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from flows.parameters import PipelineParameters, RefreshParameters, Rules
@@ -32,7 +33,7 @@ def resolved_recipe(store: Store, rules: Rules, *, changed: bool = True) -> Cura
 def pinned_rules(rules: R, recipe: CurationRecipe) -> R:
     """`rules` whose settings name every model as `recipe`, which is they resolved, does."""
     names = pinned_names(resolve_curation_recipe(rules.recipe, rules.overrides), recipe)
-    settings = [_pinned(setting, names.get(setting.partition("=")[2].strip('"'), "")) for setting in rules.settings]
+    settings = [_pinned(setting, names) for setting in rules.settings]
     return rules.model_copy(update={"settings": settings})
 
 
@@ -41,5 +42,9 @@ def pinned_parameters(parameters: P, recipe: CurationRecipe) -> P:
     return parameters.model_copy(update={"curation": pinned_rules(parameters.curation, recipe)})
 
 
-def _pinned(setting: str, name: str) -> str:
-    return f"{setting.partition('=')[0]}={name}" if name else setting
+def _pinned(setting: str, names: Mapping[str, str]) -> str:
+    """A setting is `key=name`, or `key=` and JSON with names in it."""
+    key, _, value = setting.partition("=")
+    for name, pinned in names.items():
+        value = pinned if value == name else value.replace(f'"{name}"', f'"{pinned}"')
+    return f"{key}={value}"

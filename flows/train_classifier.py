@@ -1,4 +1,4 @@
-"""Labelled texts to a registered classifier, and through the gate to champion: what recipes name `toxicity@champion`."""
+"""Labelled texts to a registered classifier, and through the gate to what recipes name `toxicity@champion`."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _training(
 
 
 def _work(store: Store, parameters: TrainClassifierParameters) -> Path:
-    """Where the training of this name against this background finds what a stopped one has left: pages, trials, bundle."""
+    """Where a training of this name and background finds what a stopped one has left: pages, trials, a bundle."""
     key = fingerprint({"name": parameters.name, "background": parameters.background})
     return store.work / "train_classifier" / key[:20]
 
@@ -137,7 +137,7 @@ def dry_run_train_classifier(plan: ClassifierPlan, parameters: TrainClassifierPa
     return {
         "dry_run": True,
         "classifier": parameters.name,
-        "labelled": {source.name: find_files(source.paths) for source in plan.training.labelled},
+        "labelled": {source.name: list(find_files(source.paths)) for source in plan.training.labelled},
         "background": [
             *(path for source in plan.background.tables for path in find_files(source.paths)),
             *(f"{source}, a sample of {parameters.background.pages:,} pages" for source in plan.background.pages),
@@ -211,13 +211,29 @@ def _record(tracker: MlflowTracker, plan: ClassifierPlan, trained: TrainedClassi
     for facts in trained.bundle.classifier.data:
         context = "background" if facts.name in ordinary else "training"
         size = {"num_texts": facts.num_texts}
-        tracker.dataset(facts.name, facts.sha256, Path(names[facts.name]), context, size, is_main=False, source_type="labelled_texts")
-    tracker.metric_rows([(trial.number, {"trial.average_precision": trial.score.average_precision}) for trial in trained.trials])
-    tracker.metrics(slice_figures(trained.slices))
+        tracker.dataset(
+            facts.name,
+            facts.sha256,
+            Path(names[facts.name]),
+            context,
+            size,
+            is_main=False,
+            source_type="labelled_texts",
+        )
+    tracker.metric_rows(
+        [(trial.number, {"trial.average_precision": trial.score.average_precision}) for trial in trained.trials]
+    )
+    tracker.metrics(slice_figures(trained.measured.slices))
+    ordinary_slices = slice_figures(trained.measured.background_slices)
+    tracker.metrics({f"background_{name}": value for name, value in ordinary_slices.items()})
     tracker.artifact(trained.reports)
     tracker.artifact(trained.bundle.folder / CARD_FILE)
-    card = (trained.bundle.folder / CARD_FILE).read_text(encoding="utf-8")
-    show_markdown("classifier-card", card, f"Classifier {trained.bundle.classifier.name}")
+    for key, file, title in (
+        ("classifier-card", trained.bundle.folder / CARD_FILE, f"Classifier {trained.bundle.classifier.name}"),
+        ("slices", trained.reports / "slices.md", "Figures by length, source and groups of people"),
+        ("errors", trained.reports / "errors.md", "The worst errors on texts that were held out"),
+    ):
+        show_markdown(key, file.read_text(encoding="utf-8"), title)
 
 
 def _gate(

@@ -94,7 +94,7 @@ def compared_with_pins(pins: Mapping[str, str], installed: Mapping[str, str]) ->
     others = [
         f"{name} {version} (pinned: {pins[name]})"
         for name, version in sorted(installed.items())
-        if Version(version).public != Version(pins[name]).public
+        if Version(Version(version).public) != Version(Version(pins[name]).public)
     ]
     if others:
         shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
@@ -214,7 +214,7 @@ def _prefect(store: Store) -> list[Finding]:
         return [_compared("prefect", f"the server at {redacted(api)}", prefect_version(api))]
     problem = schema_problem("prefect", prefect_database(store))
     what = problem or "no server runs: each run starts its own on the store's database; `tokenmill up` serves it"
-    return [Finding("prefect", not problem, what)]
+    return [Finding("prefect server", not problem, what)]
 
 
 def _mlflow(store: Store) -> list[Finding]:
@@ -225,7 +225,7 @@ def _mlflow(store: Store) -> list[Finding]:
         findings.append(_compared("mlflow", f"the server at {redacted(uri)}", mlflow_version(uri)))
     else:
         problem = schema_problem("mlflow", uri)
-        findings.append(Finding("mlflow", not problem, problem or f"the history is in {redacted(uri)}"))
+        findings.append(Finding("mlflow server", not problem, problem or f"the history is in {redacted(uri)}"))
     if served := served_addresses(store):
         findings.append(_compared("mlflow", f"the page at {served['mlflow']}", mlflow_version(served["mlflow"])))
     return findings
@@ -235,8 +235,8 @@ def _compared(name: str, where: str, version: str) -> Finding:
     """A server's version beside that of this installation's client."""
     ours = importlib.metadata.version(name)
     if version == ours:
-        return Finding(name, True, f"{where} answers, version {version} as here")
-    return Finding(name, False, f"{where} has version {version}, and here is {ours}: give both the same")
+        return Finding(f"{name} server", True, f"{where} answers, version {version} as here")
+    return Finding(f"{name} server", False, f"{where} has version {version}, and here is {ours}: give both the same")
 
 
 _LOOKS: dict[str, Callable[[Store], list[Finding]]] = {
@@ -247,6 +247,6 @@ _LOOKS: dict[str, Callable[[Store], list[Finding]]] = {
     "remote store": _remote,
     "ray": _ray,
     "device": _device,
-    "prefect": _prefect,
-    "mlflow": _mlflow,
+    "prefect server": _prefect,
+    "mlflow server": _mlflow,
 }

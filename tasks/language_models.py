@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from tasks.language_codes import language_code
 from tasks.model_files import model_path
-from tasks.tables import clean
 
 MAX_CHARS = 5_000
 """Of a text, from its beginning, that are looked at: 1 ms for all. At 20,000 as many of 495 web pages are kept."""
@@ -58,7 +57,9 @@ class FastTextModel:
 
     def __init__(self, path: Path) -> None:
         from tasks.classifiers.fast_text import load_fast_text
+        from tasks.tables import clean
 
+        self._clean = clean
         self._model = load_fast_text(path)
         self._codes = {label: language_code(label) for label in self._model.labels}
         if odd := [label for label, code in self._codes.items() if not (code.isascii() and code.islower())]:
@@ -66,7 +67,7 @@ class FastTextModel:
         self.languages: frozenset[str] = frozenset(self._codes.values())
 
     def identify(self, pieces: Sequence[str]) -> list[tuple[str, float]]:
-        best = self._model.best([clean(piece).replace("\n", " ") for piece in pieces])
+        best = self._model.best([self._clean(piece).replace("\n", " ") for piece in pieces])
         return [(self._codes[label], round(score, 4)) if label else (UNDETERMINED, 0.0) for label, score in best]
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,9 @@ from tasks.rule import Configuration
 TICKS = 10_000
 """Scores are whole numbers of ten-thousandths."""
 
+DEFAULT_MIN_SCORE = 0.5
+"""Of a calibrated probability: rather yes than no."""
+
 
 class ShareRule(CheckedRule):
     """A rule with one score from 0 to 1 and either a fixed limit to it, or the share of a corpus that is to stay.
@@ -34,20 +37,27 @@ class ShareRule(CheckedRule):
     """
 
     min_score: float | None = Field(
-        None, ge=0, le=1, description="Score of a document, at least. Give this or keep_share, not both."
+        None,
+        ge=0,
+        le=1,
+        description=f"Score of a document, at least; {DEFAULT_MIN_SCORE} where no share is asked for.",
     )
     keep_share: float | None = Field(
-        None, gt=0, lt=1, description="Share of the corpus's documents to keep, the best. Give this or min_score."
+        None, gt=0, lt=1, description="Share of the corpus's documents to keep, the best; in place of min_score."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limited(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("min_score") is None and given.get("keep_share") is None:
+            return {**given, "min_score": DEFAULT_MIN_SCORE}
+        return given
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if (self.min_score is None) == (self.keep_share is None):
-            kind = str(getattr(self, "kind", type(self).__name__))
-            found = "neither" if self.min_score is None else "both"
+        if self.min_score is not None and self.keep_share is not None:
             raise ValueError(
-                f"give either min_score or keep_share, not {found}"
-                f" (--set {kind}.min_score=0.5, or --set {kind}.keep_share=0.1; null takes the other back)"
+                f"min_score={self.min_score} and keep_share={self.keep_share} are both given; set one of them to null"
             )
         return self
 

@@ -153,6 +153,15 @@ def load_bundle(folder: Path, sha256: str = "") -> Bundle:
 
     Raises ValueError where it is incomplete, where a hash differs (with both), or `classifier.json` is not understood.
     """
+    try:
+        return _load(folder, sha256)
+    except OSError as error:
+        raise ValueError(
+            f"the classifier in {folder} can't be read ({error}): check the folder and its rights"
+        ) from error
+
+
+def _load(folder: Path, sha256: str) -> Bundle:
     for name in (CLASSIFIER_FILE, SEEN_FILE):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} is no classifier: it has no {name}; name a folder that a training wrote")
@@ -178,9 +187,7 @@ def load_bundle(folder: Path, sha256: str = "") -> Bundle:
     return bundle
 
 
-def save_bundle(
-    folder: Path, classifier: Classifier, model_file: Path, seen: NDArray[np.uint64], card: str
-) -> Bundle:
+def save_bundle(folder: Path, classifier: Classifier, model_file: Path, seen: NDArray[np.uint64], card: str) -> Bundle:
     """Write a bundle, whole or not at all. The names and hashes of its files are filled in.
 
     Raises ValueError where `folder` exists, or the model file is neither .ftz nor .bin.

@@ -63,14 +63,16 @@ def fit_calibration(labels: BoolArray | Sequence[bool], scores: FloatArray | Seq
     logits = np.log(clipped / (1.0 - clipped))[:, None]
     num_positives, num_negatives = int(labels.sum()), int((~labels).sum())
     targets = np.where(labels, (num_positives + 1) / (num_positives + 2), 1 / (num_negatives + 2))
-    # A text with the target t is a positive with the weight t and a negative with the weight 1 - t.
-    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-9, max_iter=200)
-    model.fit(
-        np.concatenate([logits, logits]),
-        np.concatenate([np.ones(len(labels)), np.zeros(len(labels))]),
-        sample_weight=np.concatenate([targets, 1.0 - targets]),
-    )
-    slope, intercept = round(float(model.coef_[0, 0]), 6), round(float(model.intercept_[0]), 6)
+    slope = intercept = 0.0
+    if np.ptp(logits):  # one score for all texts has no slope
+        # A text with the target t is a positive with the weight t and a negative with the weight 1 - t.
+        model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-9, max_iter=200)
+        model.fit(
+            np.concatenate([logits, logits]),
+            np.concatenate([np.ones(len(labels)), np.zeros(len(labels))]),
+            sample_weight=np.concatenate([targets, 1.0 - targets]),
+        )
+        slope, intercept = round(float(model.coef_[0, 0]), 6), round(float(model.intercept_[0]), 6)
     if slope <= 0:
         raise ValueError(
             f"the scores do not rise with the labels (slope {slope:g} on {num_positives:,} positive and"

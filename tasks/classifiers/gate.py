@@ -211,12 +211,11 @@ def _falls(candidate: Scored, champion: Scored, rows: GateRows, rules: GateRules
     everything = np.ones(len(rows.labels), dtype=np.bool_)
     for name, mask in ({"all texts": everything} | dict(rows.slices)).items():
         positives, negatives = mask & rows.labels, mask & ~rows.labels
-        yield from _fall(
-            f"positive texts of {name!r}", ~flagged[positives], ~flagged_before[positives], "misses", rules
-        )
-        yield from _fall(f"negative texts of {name!r}", flagged[negatives], flagged_before[negatives], "flags", rules)
+        missed, missed_before = ~flagged[positives], ~flagged_before[positives]
+        yield from _fall("misses", f"positive texts of {name!r}", missed, missed_before, rules)
+        yield from _fall("flags", f"negative texts of {name!r}", flagged[negatives], flagged_before[negatives], rules)
     for name, mask in rows.background_slices.items():
-        yield from _fall(f"ordinary texts of {name!r}", alarms[mask], alarms_before[mask], "flags", rules)
+        yield from _fall("flags", f"ordinary texts of {name!r}", alarms[mask], alarms_before[mask], rules)
 
 
 def _fall(verb: str, texts: str, wrong: BoolArray, wrong_before: BoolArray, rules: GateRules) -> Iterator[_Fall]:

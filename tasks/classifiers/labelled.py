@@ -1,6 +1,6 @@
 """Labelled texts: what a classifier is to learn, from wherever people or models have labelled it.
 
-    rows of files -> examples (text, positive or not, source) -> distinct lines, without those that contradict each other
+    rows of files -> examples (text, positive or not, source) -> distinct lines, but for contradictions
 
 and the background: ordinary texts without labels, on which the threshold is chosen and the false alarms are counted.
 
@@ -30,6 +30,8 @@ _SHOWN_VALUES = 10
 
 
 class _Source(Configuration):
+    """What both kinds have."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", description="What it is called in figures and the card")
     paths: tuple[str, ...] = Field(
         min_length=1, description="JSONL, CSV or Parquet files, or globs of such; .gz and .zst too; paths or URLs"
@@ -55,6 +57,7 @@ class LabelledSource(_Source):
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Those that are read."""
         return tuple(dict.fromkeys(filter(None, (self.text, self.label, self.source))))
 
 
@@ -63,6 +66,7 @@ class BackgroundSource(_Source):
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Those that are read."""
         return (self.text,)
 
 
@@ -110,9 +114,11 @@ class Gathered:
 
 def check_sources(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSource]) -> None:
     """Look at the first row of every file. Raises ValueError where a file, a column or a text is missing."""
-    for source in (*labelled, *background):
-        for path in find_files(source.paths):
-            check_rows(path, source.columns)
+    columns = [(source.paths, source.columns) for source in labelled]
+    columns += [(source.paths, source.columns) for source in background]
+    for paths, names in columns:
+        for path in find_files(paths):
+            check_rows(path, names)
 
 
 def read_labelled(source: LabelledSource) -> Iterator[tuple[str, bool, str]]:

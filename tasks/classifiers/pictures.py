@@ -15,7 +15,7 @@ from tasks.classifiers.scores import BoolArray, FloatArray, checked_classes
 
 _BLUE, _ORANGE, _GREY = "#2a6fb0", "#c8501e", "#777777"
 _WIDTH_INCHES = 6.0  # letters of 11 points are 15 pixels high in a picture of 600 pixels
-_MAX_LABEL_CHARS = 24
+_MAX_TITLE_CHARS, _MAX_LABEL_CHARS = 40, 12
 
 
 def precision_recall_picture(
@@ -96,9 +96,9 @@ def confusion_picture(
                 ha="center",
                 va="center",
                 fontsize=15,
-                color="white" if fractions[row, column] > 0.5 else "black",
+                color="white" if fractions[row, column] > 0.65 else "black",
             )
-    names = [_short(positive), _short(negative)]
+    names = [_short(positive, _MAX_LABEL_CHARS), _short(negative, _MAX_LABEL_CHARS)]
     axes.set_xticks([0, 1], names, parse_math=False)
     axes.set_yticks([0, 1], names, rotation=90, va="center", parse_math=False)
     axes.set_xlabel("classified as")
@@ -120,11 +120,13 @@ def calibration_picture(
 
     Raises ValueError where a class has no text, or a score is not from 0 to 1.
     """
+    from matplotlib.ticker import StrMethodFormatter
+
     labels, before = checked_classes(labels, before)
     labels, after = checked_classes(labels, after)
     figure = _figure(6.2, width_px)
     axes, counts_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", label="where score and share agree")
+    axes.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle=":", label="where score and share agree")
     for scores, name, color, marker in ((before, "before", _GREY, "s"), (after, "after", _BLUE, "o")):
         bins = calibration_bins(labels, scores)
         shares = [proportion(each.num_positives, each.num_texts) for each in bins]
@@ -148,7 +150,8 @@ def calibration_picture(
     axes.set_ylabel("share of positive texts\n(bars: 95 % interval)")
     _unit_square(axes)
     counts_axes.set_yscale("log")
-    counts_axes.set_ylim(bottom=0.7)
+    counts_axes.set_ylim(0.7, 2 * len(labels))
+    counts_axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     counts_axes.set_ylabel("texts")
     counts_axes.set_xlabel(f"score (in {NUM_BINS} bins of equal width)")
     counts_axes.grid(alpha=0.25)
@@ -173,14 +176,14 @@ def _unit_square(axes: Any) -> None:
 
 def _finish(figure: Any, axes: Any, title: str, texts: str, destination_png: Path) -> None:
     """Title above, legend below the axes, where no curve can run through it."""
-    axes.set_title(f"{_short(title)}\n{texts}", parse_math=False)
+    axes.set_title(f"{_short(title, _MAX_TITLE_CHARS)}\n{texts}", parse_math=False)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", frameon=False)
     destination_png.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(destination_png, format="png")
 
 
-def _short(name: str) -> str:
+def _short(name: str, max_chars: int) -> str:
     """A name from outside, in one line that fits; it is no mathematics, whatever dollars it holds (`parse_math`)."""
     line = " ".join("".join(character if character.isprintable() else " " for character in name).split())
-    return line if len(line) <= _MAX_LABEL_CHARS else f"{line[: _MAX_LABEL_CHARS - 1]}…"
+    return line if len(line) <= max_chars else f"{line[: max_chars - 1]}…"

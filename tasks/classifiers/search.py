@@ -31,11 +31,11 @@ from tasks.stages import Progress, no_progress
 STAGE = "trials"
 
 _CHOICES: Mapping[str, Sequence[Any]] = {
-    "dim": (8, 16, 32, 64),
+    "dim": (8, 16, 32),
     "epoch": (2, 3, 5, 8, 12),
     "word_ngrams": (1, 2, 3),
     "subwords": ((0, 0), (2, 4), (3, 5), (3, 6)),
-    "bucket": (100_000, 200_000, 500_000, 1_000_000),
+    "bucket": (50_000, 100_000, 200_000, 500_000),
     "min_count": (1, 2, 5),
     "cutoff": (10_000, 20_000, 30_000, 60_000, 100_000),
     "minority_ratio": (0.0, 0.25, 0.5, 1.0),
@@ -180,9 +180,9 @@ def best(trials: Sequence[Trial], max_size_bytes: int) -> Trial:
         smallest = min(trial.score.size_bytes for trial in trials)
         notes = sorted({trial.score.note for trial in trials if trial.score.note})
         raise ValueError(
-            f"none of {len(trials)} trials gave a model of at most {max_size_bytes:,} bytes that tells the classes apart"
-            f" (the smallest has {smallest:,}{'; ' + '; '.join(notes) if notes else ''}): allow a larger one, lower"
-            " cutoff, or look at the labels"
+            f"none of {len(trials)} trials gave a model of at most {max_size_bytes:,} bytes that tells the classes"
+            f" apart (the smallest has {smallest:,}{'; ' + '; '.join(notes) if notes else ''}): allow a larger one,"
+            " lower cutoff, or look at the labels"
         )
     return min(fitting, key=lambda trial: (-trial.score.average_precision, trial.score.size_bytes, trial.number))
 

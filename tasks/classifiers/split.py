@@ -2,8 +2,8 @@
 
 A retweet, a quoted comment or a page with another date would be learnt on one side and asked on the other, and the
 figures would be those of memory. So texts that resemble each other are one cluster (connected components of pairs with
-a true Jaccard similarity of at least `MIN_JACCARD`), and the side is a hash of the smallest key in the cluster. A text's
-side therefore depends on its cluster alone: not on order, files, or unrelated texts that are added later.
+a true Jaccard similarity of at least `MIN_JACCARD`), and the side is a hash of the smallest key in the cluster. It
+therefore depends on the cluster alone: not on order, files, or unrelated texts that are added later.
 """
 
 from __future__ import annotations

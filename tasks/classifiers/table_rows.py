@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from glob import has_magic
 from typing import Any, BinaryIO
 
@@ -103,9 +103,8 @@ def read_rows(path: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
 
 def check_rows(path: str, columns: Sequence[str]) -> None:
     """Read the first row, to know before any work whether a file is there and has the columns. Raises as above."""
-    with closing(read_rows(path, columns)) as rows:
-        if next(rows, None) is None:
-            raise RowError(path, 0, "it has no rows: leave it out, or name another file")
+    if next(read_rows(path, columns), None) is None:
+        raise RowError(path, 0, "it has no rows: leave it out, or name another file")
 
 
 @contextmanager
@@ -159,7 +158,7 @@ def _json_rows(path: str, lines: Iterable[str], columns: Sequence[str]) -> Itera
         except (ValueError, RecursionError) as error:
             raise RowError(path, number, f"not JSON ({error}): mend or remove the line") from error
         if not isinstance(row, dict):
-            raise RowError(path, number, "not a JSON object: each line is one, like {\"text\": ..., \"label\": ...}")
+            raise RowError(path, number, 'not a JSON object: each line is one, like {"text": ..., "label": ...}')
         _check_columns(path, number, columns, row)
         yield number, {column: row[column] for column in columns}
 

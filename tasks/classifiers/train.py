@@ -1,7 +1,7 @@
 """A classifier from labelled texts, from beginning to end: what `tokenmill train-classifier` does.
 
     labelled and background files
-      -> distinct lines, near-duplicates on one side          (labelled, split)
+      -> distinct lines, near-duplicates on one side          (labelled, split, parts)
       -> settings, chosen on the validation side              (search)
       -> one model, quantised; a sigmoid fitted on the validation side        (fast_text, calibration)
       -> a threshold, chosen on one half of the background    (threshold)
@@ -42,9 +42,9 @@ from tasks.classifiers.labelled import (
 from tasks.classifiers.measured import HeldOut, Measured, ScoreDocument, measure, score_texts, write_reports
 from tasks.classifiers.metrics import average_precision
 from tasks.classifiers.normalise import NORMALISERS, normalised
+from tasks.classifiers.parts import Parts, divide
 from tasks.classifiers.scores import BoolArray, FloatArray
 from tasks.classifiers.search import Budget, Score, Settings, Trial, best, search, trials_table
-from tasks.classifiers.split import cluster_keys, clusters, side, tunes
 from tasks.classifiers.threshold import Threshold, choose_threshold
 from tasks.manifest import PACKAGES, code_version, fingerprint, library_versions
 from tasks.rule import Configuration
@@ -65,7 +65,9 @@ class ClassifierTraining(Configuration):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", description="What it is registered as")
     task: str = Field(min_length=1, description="What it tells apart, in one sentence")
-    positive: str = Field("positive", pattern=r"^\S+$", description="Name of the class that scores are probabilities of")
+    positive: str = Field(
+        "positive", pattern=r"^\S+$", description="Name of the class that scores are probabilities of"
+    )
     negative: str = Field("negative", pattern=r"^\S+$", description="Name of the other class")
     labelled: tuple[LabelledSource, ...] = Field(min_length=1, description="Texts with labels")
     background: tuple[BackgroundSource, ...] = Field(
@@ -103,31 +105,6 @@ class ClassifierTraining(Configuration):
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"two sources are called {sorted(repeated)[0]!r}; figures by source need a name for each")
         return self
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The texts by what they are for."""
-
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
-    tuning: tuple[Example, ...]
-    """Background on which the threshold is chosen."""
-    reporting: tuple[Example, ...]
-    """Background on which false alarms are counted."""
-    num_left_out: int
-    """Background documents that resemble a labelled text of the train or validation side."""
-
-    @property
-    def held_out(self) -> HeldOut:
-        return HeldOut(
-            texts=tuple(example.text for example in self.test),
-            labels=tuple(example.positive for example in self.test),
-            sources=tuple(example.source for example in self.test),
-            background=tuple(document.text for document in self.reporting),
-            background_sources=tuple(document.source for document in self.reporting),
-        )
 
 
 @dataclass(frozen=True)
@@ -193,49 +170,6 @@ def train_classifier(
     (reports / "trials.csv").write_text(trials_table(trials), encoding="utf-8")
     progress("reports", 1, 1)
     return TrainedClassifier(bundle, reports, measured, trials, parts.held_out, reused)
-
-
-def divide(gathered: Gathered) -> Parts:
-    """Labelled texts on three sides, the background in two halves; what resembles each other stays together.
-
-    Raises ValueError where a side has no text of a class, or a half of the background none at all.
-    """
-    lines = [example.line for example in (*gathered.examples, *gathered.background)]
-    keys = cluster_keys(lines, clusters(lines))
-    sides: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
-    seen: set[bytes] = set()  # clusters that the model is trained or chosen on
-    for example, key in zip(gathered.examples, keys, strict=False):
-        of_key = side(key)
-        sides[of_key].append(example)
-        if of_key != "test":
-            seen.add(key)
-    halves: dict[bool, list[Example]] = {True: [], False: []}
-    num_left_out = 0
-    for document, key in zip(gathered.background, keys[len(gathered.examples) :], strict=True):
-        if key in seen:
-            num_left_out += 1
-        else:
-            halves[tunes(key)].append(document)
-    for name, examples in sides.items():
-        num_positives = sum(example.positive for example in examples)
-        if num_positives in (0, len(examples)):
-            raise ValueError(
-                f"the {name} side has {num_positives:,} positive of {len(examples):,} texts, and both classes are"
-                " needed: give more labelled texts (tens of each class that do not resemble each other)"
-            )
-    if not (halves[True] and halves[False]):
-        raise ValueError(
-            f"{len(gathered.background):,} distinct background documents, of which {num_left_out:,} resemble texts that"
-            " are trained on, do not fill both halves: give more ordinary documents that are not among the labelled ones"
-        )
-    return Parts(
-        tuple(sides["train"]),
-        tuple(sides["validation"]),
-        tuple(sides["test"]),
-        tuple(halves[True]),
-        tuple(halves[False]),
-        num_left_out,
-    )
 
 
 def _identity(
@@ -354,16 +288,14 @@ def _make(
         measured = measure(unmeasured, parts.held_out, score_document, identity=configuration.identity_slices)
         given_up = _given_up(model, dense, configuration, parts.test, path, dense_path)
         complete = at_threshold.model_copy(update={"scores": {**measured.figures(), **given_up}})
-        text = card(complete, measured, threshold, gathered, parts_sizes(parts), chosen)
+        text = card(complete, measured, threshold, gathered, parts.sizes(), chosen)
         return save_bundle(folder, complete, path, seen, text), measured
 
 
 def _threshold(
     bundle: Bundle, configuration: ClassifierTraining, parts: Parts, score_document: ScoreDocument | None
 ) -> Threshold:
-    scores: FloatArray = score_texts(
-        bundle.probabilities, [document.text for document in parts.tuning], score_document
-    )
+    scores: FloatArray = score_texts(bundle.probabilities, [document.text for document in parts.tuning], score_document)
     return choose_threshold(scores, TUNED_FOR * configuration.false_alarm_fraction)
 
 
@@ -384,16 +316,4 @@ def _given_up(
         "average_precision_before": before,
         "size_bytes": float(path.stat().st_size),
         "size_bytes_before": float(dense_path.stat().st_size),
-    }
-
-
-def parts_sizes(parts: Parts) -> dict[str, int]:
-    """How many texts each part has, by its name in the card."""
-    return {
-        "trained on": len(parts.train),
-        "validation: settings and calibration": len(parts.validation),
-        "test": len(parts.test),
-        "background, threshold": len(parts.tuning),
-        "background, false alarms": len(parts.reporting),
-        "background left out, because it resembles labelled texts": parts.num_left_out,
     }

@@ -18,7 +18,7 @@ import html
 import io
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -148,3 +148,14 @@ def document_toxicity(model: Any, text: str) -> tuple[float, str]:
         if score > highest_score:
             highest_score, worst_piece = score, piece
     return (weighted_sum / num_chars if num_chars else 0.0), worst_piece
+
+
+def highest_piece(probabilities: Callable[[Sequence[str]], list[float]], text: str) -> float:
+    """A document is as toxic as its most toxic piece; 0 without a piece."""
+    return max(probabilities(list(split_into_pieces(text))), default=0.0)
+
+
+AGGREGATIONS: Mapping[str, Callable[[Callable[[Sequence[str]], list[float]], str], float]] = {
+    "highest_piece": highest_piece
+}
+"""How the probabilities of a document's pieces make its own, by the names that `classifier.json` gives them."""

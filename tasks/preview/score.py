@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,7 +94,8 @@ def score_shard(texts: Path, directory: Path, *, rule: Rule, models: Path | None
     A document in a language that is not wanted has a ledger row and goes no further; every other does. `models` is the
     store's folder.
     """
-    num_changed = num_ended = 0
+    num_changed = 0
+    ended: Counter[str] = Counter()
     with (
         models_in(models),
         TableWriter(directory / SCORES_FILE, SCORES) as scores,
@@ -105,8 +107,9 @@ def score_shard(texts: Path, directory: Path, *, rule: Rule, models: Path | None
             document = document_of(row)
             scored, result = score(document)
             if isinstance(rule, LanguageRule) and scored.language not in rule.languages:
+                assert result.drop is not None, "a language that is not wanted is why it is dropped"
+                ended[f"language/{result.drop.reason}"] += 1
                 ledger.write(_ended(scored, result.drop))
-                num_ended += 1
                 continue
             text = clean(result.text)
             num_changed += text != document.text
@@ -115,7 +118,7 @@ def score_shard(texts: Path, directory: Path, *, rule: Rule, models: Path | None
         num_scored = scores.num_rows
     if not (num_changed or isinstance(rule, LanguageRule)):
         (directory / DOCUMENTS_FILE).unlink()
-    return ShardReport(num_scored + num_ended, num_scored, {"language/language_other": num_ended}, num_changed)
+    return ShardReport(num_scored + ended.total(), num_scored, dict(sorted(ended.items())), num_changed)
 
 
 def _scorer(rule: Rule) -> Callable[[Document], tuple[Document, Score]]:
@@ -123,16 +126,13 @@ def _scorer(rule: Rule) -> Callable[[Document], tuple[Document, Score]]:
     if not isinstance(rule, LanguageRule):
         score = score_with(rule)
         return lambda document: (document, score(document))
-    identify = rule.build_identified()
+    judge = rule.build_judged()
 
-    def identified(document: Document) -> tuple[Document, Score]:
-        known, verdict = identify(document)
-        is_wanted = known.language in rule.languages
-        return known, Score(
-            known.text, (known.language_score,), verdict if isinstance(verdict, Drop) and not is_wanted else None
-        )
+    def judged(document: Document) -> tuple[Document, Score]:
+        found = judge(document)
+        return found.document, Score(found.document.text, (found.score,), found.drop)
 
-    return identified
+    return judged
 
 
 def _score_row(document: Document, score: Score, text: str) -> dict[str, object]:
@@ -152,8 +152,7 @@ def _score_row(document: Document, score: Score, text: str) -> dict[str, object]
     }
 
 
-def _ended(document: Document, drop: Drop | None) -> dict[str, object]:
-    assert drop is not None
+def _ended(document: Document, drop: Drop) -> dict[str, object]:
     facts = {name: getattr(document, name) for name in ("source", "source_file", "source_offset", "url")}
     return {
         "record_id": document.document_id,

@@ -234,7 +234,9 @@ def measure(found: list[Candidate], repeats: int, own: Path, lid: Path | None) -
     common = frozenset(articles).intersection(*(one.languages for one in present if one.name in CLAIMED_BY))
     even = {code: [text for number, text in articles[code] if number % 2 == 0] for code in sorted(common)}
     short = {
-        chars: {code: [piece for text in some for piece in pieces(text, chars)][:MAX_PIECES] for code, some in even.items()}
+        chars: {
+            code: [piece for text in some for piece in pieces(text, chars)][:MAX_PIECES] for code, some in even.items()
+        }
         for chars in SHORT_CHARS
     }
     manuals: Texts = {}
@@ -271,8 +273,18 @@ def measure(found: list[Candidate], repeats: int, own: Path, lid: Path | None) -
     report(
         "language",
         [
-            "candidate", "languages", "articles", *(f"{chars} chars" for chars in SHORT_CHARS), "en precision",
-            "en recall", "manuals", f"web en of {len(web)}", "CPU ms a text", "MB on disk", "MB memory", "load s",
+            "candidate",
+            "languages",
+            "articles",
+            *(f"{chars} chars" for chars in SHORT_CHARS),
+            "en precision",
+            "en recall",
+            "manuals",
+            f"web en of {len(web)}",
+            "CPU ms a text",
+            "MB on disk",
+            "MB memory",
+            "load s",
             "licence",
         ],  # fmt: skip
         rows,

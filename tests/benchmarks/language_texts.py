@@ -53,7 +53,7 @@ UDHR = {
 """A file of the declaration for each language; of several encodings the newest."""
 
 _ENCODINGS = {
-    "UTF8": "utf-8-sig", "Latin1": "cp1252", "Latin2": "iso8859-2", "Arabic": "cp1256", "Baltic": "cp1257",
+    "UTF8": "utf-8-sig", "Latin1": "cp1252", "Latin2": "iso8859-2", "Arabic": "cp1256", "Baltic": "iso8859-4",
 }  # fmt: skip
 _NUMBER = re.compile(r"\d+")
 

@@ -42,7 +42,7 @@ def write_texts(folder: Path) -> ClassifierTraining:
     """Write the examples, and how to train on them."""
     pages = [page for page in quality_pages() if not page.is_odd]
     examples = [page for page in pages if not _is_background(page.url)]
-    background = [page.visible for page in pages if _is_background(page.url)]
+    background = [page.visible for page in pages if page.visible.strip() and _is_background(page.url)]
     _write(folder / "encyclopedia.jsonl", (_row(w, GOOD) for text in encyclopedia_articles() for w in windows(text)))
     marked = (_row(window, GOOD) for page in examples for window in windows(page.marked))
     visible = (_row(window, RAW) for page in examples for window in windows(page.visible))

@@ -11,7 +11,8 @@ import numpy as np
 
 from tasks.classifiers.bundle import Bundle, Classifier, save_bundle
 from tasks.classifiers.calibration import Calibration
-from tasks.classifiers.fast_text import FastTextTraining, train_fast_text
+from tasks.classifiers.fast_text import FastTextTraining, load_fast_text, train_fast_text
+from tasks.classifiers.threshold import choose_threshold
 
 ANGRY = ("brogel", "snarf", "wurgle", "krotch", "zimble", "gnaff", "plunker", "skorn")
 _LETTERS = "abdefgiklmnoprstuvz"
@@ -59,13 +60,19 @@ def background_file(path: Path, numbers: range) -> Path:
     return path
 
 
-def small_bundle(folder: Path, *, name: str = "tone", seed: int = 1) -> Bundle:
-    """A classifier of anger, made without a search."""
+def small_bundle(folder: Path, *, name: str = "tone", seed: int = 1, wrong_fraction: float = 0.0) -> Bundle:
+    """A classifier of anger, made without a search; of its examples some have the wrong label if asked for."""
     model = folder.with_name(f"{folder.name}.ftz")
     model.parent.mkdir(parents=True, exist_ok=True)
-    examples = [("angry" if n % 2 else "calm", text(n, angry=bool(n % 2))) for n in range(600)]
+    draw = random.Random(seed)
+    examples = [
+        ("angry" if bool(n % 2) != (draw.random() < wrong_fraction) else "calm", text(n, angry=bool(n % 2)))
+        for n in range(600)
+    ]
     training = QUICK.model_copy(update={"seed": seed, "cutoff": 256})
     train_fast_text(examples, training, model, quantised=True)
+    calm = [text(n, angry=False, length=60) for n in range(10_000, 10_400)]
+    threshold = choose_threshold(load_fast_text(model).probabilities(calm, "angry"), 0.005).value
     classifier = Classifier(
         name=name,
         task="Tells angry texts from calm ones.",
@@ -73,7 +80,7 @@ def small_bundle(folder: Path, *, name: str = "tone", seed: int = 1) -> Bundle:
         labels=("angry", "calm"),
         normaliser="words_and_marks",
         unit="document",
-        threshold=0.5,
+        threshold=threshold,
         false_alarm_fraction=0.01,
         calibration=Calibration(slope=1.0, intercept=0.0),
         training=training,

@@ -91,7 +91,7 @@ def test_run_model_version_and_card_lead_to_each_other(store: Store, tone: list[
     }
     assert run.data.metrics["recall"] == 0.9
     assert version.description == (tone[0].folder / "card.md").read_text()
-    assert version.tags["bundle_sha256"] == tone[0].sha256 and version.tags["threshold"] == "0.5"
+    assert version.tags["bundle_sha256"] == tone[0].sha256 and 0 < float(version.tags["threshold"]) < 1
     assert version.tags["mlflow_run_id"] == run.info.run_id and len(version.tags["code_version"]) == 64
     assert registry.get_registered_model("tone").aliases == {"candidate": 2, "champion": 1}
 

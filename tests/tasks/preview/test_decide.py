@@ -134,7 +134,7 @@ def test_a_retention_curve_is_what_the_rule_does_at_each_limit(
     for other, one in enumerate(chain.rules):
         if other not in (0, index):
             others &= keeps(one, texts_before(chain, other))
-    others &= np.array([document.language_score >= 0.5 for document in documents])
+    others &= keeps(chain.rules[0], documents)
     alone_rule = rule.model_copy(
         update={each.threshold: -np.inf if each.drops == "below" else np.inf for each in scores.scored.checks}
     )
@@ -151,8 +151,7 @@ def test_counts_alone_and_by_nothing_else_are_those_of_the_rules(chain: Chain) -
     kept = []
     for index, rule in enumerate(chain.rules):
         if isinstance(rule, LanguageRule):
-            documents = texts_before(chain, 1)
-            kept.append(np.array([document.language_score >= rule.min_score for document in documents]))
+            kept.append(keeps(rule, texts_before(chain, 1)))
         else:
             kept.append(keeps(rule, texts_before(chain, index)))
     kept_by_all = np.all(kept, axis=0)

@@ -1,0 +1,89 @@
+"""The texts by what they are for: three sides of the labelled ones, two halves of the background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.classifiers.labelled import Example, Gathered
+from tasks.classifiers.measured import HeldOut
+from tasks.classifiers.split import cluster_keys, clusters, side, tunes
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The texts by what they are for."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    tuning: tuple[Example, ...]
+    """Background on which the threshold is chosen."""
+    reporting: tuple[Example, ...]
+    """Background on which false alarms are counted."""
+    num_left_out: int
+    """Background documents that resemble a labelled text of the train or validation side."""
+
+    @property
+    def held_out(self) -> HeldOut:
+        """What nothing is chosen by."""
+        return HeldOut(
+            texts=tuple(example.text for example in self.test),
+            labels=tuple(example.positive for example in self.test),
+            sources=tuple(example.source for example in self.test),
+            background=tuple(document.text for document in self.reporting),
+            background_sources=tuple(document.source for document in self.reporting),
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """How many texts each part has, by its name in the card."""
+        return {
+            "trained on": len(self.train),
+            "validation: settings and calibration": len(self.validation),
+            "test": len(self.test),
+            "background, threshold": len(self.tuning),
+            "background, false alarms": len(self.reporting),
+            "background left out, because it resembles labelled texts": self.num_left_out,
+        }
+
+
+def divide(gathered: Gathered) -> Parts:
+    """Labelled texts on three sides, the background in two halves; what resembles each other stays together.
+
+    Raises ValueError where a side has no text of a class, or a half of the background none at all.
+    """
+    lines = [example.line for example in (*gathered.examples, *gathered.background)]
+    keys = cluster_keys(lines, clusters(lines))
+    sides: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+    seen: set[bytes] = set()  # clusters that the model is trained or chosen on
+    for example, key in zip(gathered.examples, keys, strict=False):
+        of_key = side(key)
+        sides[of_key].append(example)
+        if of_key != "test":
+            seen.add(key)
+    halves: dict[bool, list[Example]] = {True: [], False: []}
+    num_left_out = 0
+    for document, key in zip(gathered.background, keys[len(gathered.examples) :], strict=True):
+        if key in seen:
+            num_left_out += 1
+        else:
+            halves[tunes(key)].append(document)
+    for name, examples in sides.items():
+        num_positives = sum(example.positive for example in examples)
+        if num_positives in (0, len(examples)):
+            raise ValueError(
+                f"the {name} side has {num_positives:,} positive of {len(examples):,} texts, and both classes are"
+                " needed: give more labelled texts (tens of each class that do not resemble each other)"
+            )
+    if not (halves[True] and halves[False]):
+        raise ValueError(
+            f"{len(gathered.background):,} distinct background documents, of which {num_left_out:,} resemble texts"
+            " that are trained on, do not fill both halves: give more ordinary documents, other than the labelled"
+        )
+    return Parts(
+        tuple(sides["train"]),
+        tuple(sides["validation"]),
+        tuple(sides["test"]),
+        tuple(halves[True]),
+        tuple(halves[False]),
+        num_left_out,
+    )

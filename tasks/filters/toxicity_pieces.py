@@ -1,0 +1,62 @@
+"""What of a text is judged at once: a sentence or a line of enough words to say something.
+
+A line is a unit; one of more than `MAX_LINE_CHARS` characters is cut into sentences, because a paragraph hides one bad
+sentence in the average. Units of few words are read together with what follows, until they have `MIN_PIECE_WORDS`: the
+score of a word or two is a guess. Of the highest scores of ordinary pages nearly all were of headings, names and
+entries of lists, and a threshold above those finds one toxic sentence of five instead of two of three (toxicity's card).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+MAX_LINE_CHARS = 200
+MIN_PIECE_WORDS = 12
+MAX_UNIT_CHARS = 1000
+"""A sentence without an end (tables, code, a megabyte of one letter) is cut here."""
+
+Piece = tuple[int, int]
+"""Where a piece begins and ends in its text, in characters."""
+
+_LINE = re.compile(r"[^\s].*")  # "." ends at a line feed alone; other line ends are white space within the line
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+")
+
+
+def split_into_pieces(text: str) -> list[Piece]:
+    """The pieces in order; they hold every character that is no white space, and begin and end with such."""
+    pieces: list[Piece] = []
+    start, num_words = -1, 0
+    for unit_start, unit_end in _units(text):
+        if start < 0:
+            start = unit_start
+        num_words += 1 + text.count(" ", unit_start, unit_end)
+        if num_words >= MIN_PIECE_WORDS or unit_end - start >= MAX_LINE_CHARS:
+            pieces.append((start, unit_end))
+            start, num_words = -1, 0
+    if start >= 0:  # what is left at the end belongs to what stands before it
+        if pieces:
+            start = pieces.pop()[0]
+        pieces.append((start, len(text.rstrip())))
+    return pieces
+
+
+def _units(text: str) -> Iterator[Piece]:
+    for line in _LINE.finditer(text):
+        start = line.start()
+        end = start + len(line.group().rstrip())
+        if end - start <= MAX_LINE_CHARS:
+            yield start, end
+            continue
+        for sentence_end in _SENTENCE_END.finditer(text, start, end):
+            quote_end = start + len(text[start : sentence_end.end()].rstrip())
+            yield from _cut(start, quote_end)
+            start = sentence_end.end()
+        if start < end:
+            yield from _cut(start, end)
+
+
+def _cut(start: int, end: int) -> Iterator[Piece]:
+    """A unit in parts of `MAX_UNIT_CHARS` at most."""
+    for part in range(start, end, MAX_UNIT_CHARS):
+        yield part, min(part + MAX_UNIT_CHARS, end)

@@ -1,0 +1,215 @@
+"""Trainings of small classifiers through the whole flow: registered, judged, and named by a refresh."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.classifier_parameters import (
+    Background,
+    Effort,
+    Gate,
+    LabelledData,
+    Purpose,
+    TrainClassifierParameters,
+)
+from flows.parameters import Curation, Execution, Input, RefreshParameters
+from flows.refresh_corpus import refresh_corpus
+from flows.train_classifier import check_train_classifier, dry_run_train_classifier, train_classifier
+from infra.classifier_registry import champion_reference, fetch_classifier
+from infra.settings import environment
+from infra.tracking_client import client
+from tasks.manifest import read_manifest
+from tasks.store import Store
+from tests.data.prose import write_jsonl
+from tests.infra.small_classifier import background_file, labelled_file
+
+NUM_TEXTS = 1600
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    store = Store.open(tmp_path_factory.mktemp("store"))
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in environment(store).items():
+            if not name.startswith("PREFECT_"):  # the harness has a server of its own
+                patched.setenv(name, value)
+        yield store
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """good.csv, noisy.csv (nearly every second label is wrong), calm.jsonl."""
+    folder = tmp_path_factory.mktemp("data")
+    labelled_file(folder / "good.csv", range(NUM_TEXTS))
+    labelled_file(folder / "noisy.csv", range(NUM_TEXTS), wrong_fraction=0.4)
+    background_file(folder / "calm.jsonl", range(100_000, 101_000))
+    return folder
+
+
+def asked(data: Path, labelled: str, *, trials: int = 1, **changes: Any) -> TrainClassifierParameters:
+    table = LabelledData(
+        file=str(data / labelled), text="comment", label="verdict", source="site", positive=["1"], licence="CC0-1.0"
+    )
+    whole = TrainClassifierParameters(
+        name="tone",
+        data=[table],
+        background=Background(sources=[str(data / "calm.jsonl")]),
+        purpose=Purpose(task="Tells angry texts from calm ones.", positive="angry", negative="calm"),
+        effort=Effort(trials=trials),
+        gate=Gate(false_alarms=0.05),
+    )
+    return whole.model_copy(update=changes)
+
+
+def last_run() -> tuple[FlowRun, dict[str, Any]]:
+    """The latest flow run, and its artifacts by key."""
+    with get_client(sync_client=True) as prefect:
+        run = prefect.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+        wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        return run, {str(each.key): each.data for each in prefect.read_artifacts(artifact_filter=wanted)}
+
+
+def test_what_takes_a_look_is_refused_in_one_line_and_nothing_is_written(store: Store, data: Path) -> None:
+    good = asked(data, "good.csv")
+    table = good.data[0]
+    refused = {
+        "name labelled data": good.model_copy(update={"data": []}),
+        "name a background": good.model_copy(update={"background": Background()}),
+        "no-such.csv": asked(data, "no-such.csv"),
+        "remark": good.model_copy(update={"data": [table.model_copy(update={"text": "remark"})]}),
+        "there is no corpus 'docs'": good.model_copy(update={"background": Background(sources=["docs@3"])}),
+        "no-such-folder": good.model_copy(update={"background": Background(sources=[str(data / "no-such-folder")])}),
+        "no aggregation 'sum'": good.model_copy(update={"purpose": Purpose(unit="piece", aggregation="sum")}),
+        "goes with an aggregation": good.model_copy(update={"purpose": Purpose(unit="piece")}),
+    }
+    for line, parameters in refused.items():
+        with pytest.raises(ValueError, match=line) as error:
+            check_train_classifier(parameters)
+        assert "\n" not in str(error.value)
+    assert not store.work.exists() and not store.models.exists()
+
+
+def test_a_dry_run_says_what_it_would_read_and_try(store: Store, data: Path) -> None:
+    parameters = asked(data, "good.csv", trials=3)
+    estimate = dry_run_train_classifier(check_train_classifier(parameters), parameters)
+    assert estimate["labelled"] == {"good": [str(data / "good.csv")]}
+    assert estimate["background"] == [str(data / "calm.jsonl")]
+    assert (estimate["trials"], estimate["champion"], estimate["goes_on_with_earlier_trials"]) == (3, "", False)
+    assert json.loads(json.dumps(estimate)) == estimate
+    assert not store.work.exists() and not store.models.exists()
+
+
+@pytest.fixture(scope="module")
+def trained(store: Store, data: Path, server: None) -> list[tuple[dict[str, Any], FlowRun, dict[str, Any]]]:
+    """Result, flow run and artifacts of three trainings: on bad labels, on good ones, on bad ones again."""
+    runs = []
+    for labelled in ("noisy.csv", "good.csv", "noisy.csv"):
+        result = train_classifier(asked(data, labelled))
+        runs.append((result, *last_run()))
+    return runs
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(600)
+def test_the_better_one_is_let_through_and_the_worse_one_is_not(store: Store, trained: list[Any]) -> None:
+    first, better, worse = (result for result, _, _ in trained)
+    assert [result["model"] for result in (first, better, worse)] == ["tone@1", "tone@2", "tone@3"]
+    assert first["gate"]["moved"] and "no champion yet" in first["gate"]["why"]
+    assert better["gate"]["moved"] and "tone@2 is better" in better["gate"]["why"]
+    assert not worse["gate"]["passed"] and not worse["gate"]["moved"]
+    assert worse["gate"]["why"].endswith(": tone@2 is champion")
+    assert [run.state.name for _, run, _ in trained] == ["ChampionMoved", "ChampionMoved", "ChampionKept"]
+    assert [run.state.message for _, run, _ in trained] == [result["gate"]["why"] for result, _, _ in trained]
+    assert champion_reference(store, "tone") == "tone@2"
+    assert fetch_classifier(store, "tone@candidate").reference == "tone@3"
+    assert fetch_classifier(store, "tone@champion").tags["champion.why"] in better["gate"]["why"]
+    tags = fetch_classifier(store, "tone@3").tags
+    assert tags["gate.passed"] == "false" and tags["gate.why"] == worse["gate"]["why"]
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(600)
+def test_the_run_holds_data_search_figures_pictures_and_errors(store: Store, trained: list[Any], data: Path) -> None:
+    result, flow_run, artifacts = trained[1]
+    mlflow = client(store)
+    run = mlflow.get_run(result["mlflow_run_id"])
+    assert run.info.status == "FINISHED" and run.info.run_name == "tone@2"
+    assert run.data.tags["prefect.flow_run_id"] == str(flow_run.id)
+    assert run.data.tags["tokenmill.model"] == "tone@2" and run.data.tags["tokenmill.promotion"] == "moved"
+    assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"good", "background-1"}
+    assert all(entry.dataset.source_type == "labelled_texts" for entry in run.inputs.dataset_inputs)
+    metrics = run.data.metrics
+    assert metrics["average_precision"] == pytest.approx(result["scores"]["average_precision"])
+    assert metrics["gate.average_precision"] > metrics["gate.champion_average_precision"]
+    assert metrics["trial.average_precision"] > 0.9 and any(name.startswith("slices/source_") for name in metrics)
+    names = {file.path for file in mlflow.list_artifacts(run.info.run_id)}
+    pictures = {"precision_recall.png", "confusion.png", "calibration.png"}
+    tables = {"trials.csv", "slices.csv", "errors.md", "errors.csv", "card.md", "gate.json", "config.json"}
+    assert pictures | tables <= names
+    logged = json.loads(Path(mlflow.download_artifacts(run.info.run_id, "gate.json")).read_text())
+    assert logged["passed"] and logged["champion_before"].startswith("tone@1#sha256=")
+    assert {"classifier-card", "slices", "errors", "gate", "mlflow-run", "progress-trials"} <= set(artifacts)
+    assert run.data.params["gate.false_alarms"] == "0.05"
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(600)
+def test_the_same_command_goes_on_with_the_trials_that_are_there(store: Store, trained: list[Any], data: Path) -> None:
+    def rows() -> list[dict[str, str]]:
+        (file,) = store.work.glob("train_classifier/*/trials.csv")
+        with file.open(newline="") as opened:
+            return list(csv.DictReader(opened))
+
+    before = rows()
+    result = train_classifier(asked(data, "good.csv", trials=2, gate=Gate(false_alarms=0.05, champion="never")))
+    after = rows()
+    assert len(after) == len(before) + 1 and after[: len(before)] == before  # with their seconds
+    assert not result["gate"]["moved"] and champion_reference(store, "tone") == "tone@2"
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(600)
+def test_a_refresh_that_names_the_champion_records_its_version_and_hash(
+    store: Store, trained: list[Any], tmp_path: Path
+) -> None:
+    better = trained[1][0]
+    setting = 'quality_rules=[{"kind":"quality","model":"tone@champion","min_score":0.000001}]'
+    wanted = RefreshParameters(
+        name="web",
+        input=Input(source=str(write_jsonl(tmp_path / "rows.jsonl", 30))),
+        curation=Curation(recipe="smoke", settings=[setting], allow_wipe_out=True),
+        execution=Execution(workers=1),
+    )
+    result = refresh_corpus(wanted)
+    _, artifacts = last_run()
+    assert result["models"] == [better["pinned"]]
+    manifest = read_manifest(Path(result["path"]))
+    assert manifest is not None and manifest["recipe"]["quality_rules"][0]["model"] == better["pinned"]
+    assert better["pinned"].split("=")[1] in artifacts["corpus-card"]
+    run = client(store).get_run(result["mlflow_run_id"])
+    assert run.data.tags["tokenmill.models"] == better["pinned"]
+    estimate = refresh_corpus(wanted.model_copy(update={"execution": Execution(dry_run=True)}))
+    assert estimate["models"] == [better["pinned"]] and not estimate["changed"]
+    with pytest.raises(ValueError, match=r"no classifier 'tone@staging'.*tone@3"):
+        refresh_corpus(
+            wanted.model_copy(
+                update={"curation": Curation(recipe="smoke", settings=[setting.replace("champion", "staging")])}
+            )
+        )

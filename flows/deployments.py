@@ -42,6 +42,7 @@ from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel
 
 from flows.automations import register_automations
+from flows.classifier_parameters import TrainClassifierParameters
 from flows.diff_versions import diff_versions
 from flows.evaluate import evaluate
 from flows.parameters import (
@@ -64,6 +65,7 @@ from flows.preview import preview_corpus
 from flows.reconcile import FLOW_NAMES, reconcile
 from flows.refresh_corpus import refresh_corpus
 from flows.takedown import TakedownParameters, takedown
+from flows.train_classifier import train_classifier
 from infra.settings import current_store
 
 _MAX_RUNS = 6
@@ -191,6 +193,13 @@ OFFERS: Sequence[Offer] = (
         "corpus",
     ),
     Offer(evaluate, "evaluate", "A model version to its scores.", {"parameters": EvaluateParameters()}, "model"),
+    Offer(
+        train_classifier,
+        "train-classifier",
+        "Labelled texts to a registered classifier, which a gate makes what recipes name `name@champion`.",
+        {"parameters": TrainClassifierParameters()},
+        "model",
+    ),
     Offer(pipeline, "pipeline", "The whole job, as one run.", {"parameters": PipelineParameters()}, "model"),
     Offer(
         reconcile,

@@ -26,12 +26,13 @@ def doctor(options: argparse.Namespace, store: Store) -> int:
 
     Raises ValueError for a recipe, setting or model that cannot be.
     """
+    recipes = _recipes(options)
+
     from flows.console import console
     from infra.doctor import examine
     from infra.needed_models import fetch_missing, needed_models
     from tasks.needed_files import trained_tokenizers
 
-    recipes = _recipes(options)
     files = needed_models(store, recipes, options.model)
     if options.fetch:
         files = fetch_missing(store, files, console.progress)
@@ -56,9 +57,12 @@ def doctor(options: argparse.Namespace, store: Store) -> int:
 
 
 def _recipes(options: argparse.Namespace) -> list[CurationRecipe]:
-    """The recipes that were named, with the settings; without a name all there are, as they are."""
+    """The recipes that were named, with the settings; without a name all there are, as they are. Models are checked."""
+    from tasks.model_files import parse_model
     from tasks.recipes.curation import CURATION_RECIPES, resolve_curation_recipe
 
+    for reference in options.model:
+        parse_model(reference)
     if options.settings and not options.recipe:
         raise ValueError("--set changes a recipe: name it with --recipe")
     overrides = dict(setting.split("=", 1) for setting in options.settings)

@@ -254,14 +254,14 @@ def _gate(
     champion = answered(lambda: classifier_champion(store, parameters.name), "looking for the champion")
     verdict: Verdict = run_as_task("gate", judged, candidate, champion, trained.held_out, rules)
     before = champion.reference if champion else ""
-    why, moved = verdict.why, verdict.passed
+    why, moved = verdict.why.rstrip("."), verdict.passed
     if moved and asked.champion == "never":
         why, moved = f"{why}; it was not to move", False
     if moved and answered(lambda: champion_reference(store, parameters.name), "looking for the champion") != before:
         why, moved = f"{why}; the champion has changed meanwhile: train again", False
     if moved:
         answered(lambda: move_classifier_champion(store, candidate, why), "moving the champion")
-    why = f"{why.rstrip('.')}: {candidate.reference if moved else before or 'nobody'} is champion"
+    why = f"{why}: {candidate.reference if moved else before or 'nobody'} is champion"
     decision = {
         "passed": verdict.passed,
         "moved": moved,

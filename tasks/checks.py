@@ -60,7 +60,7 @@ class CheckedRule(Rule):
         raise TypeError(f"{type(self).__name__} does not implement checks()")
 
     def build(self) -> Callable[[Document], Decision]:
-        checks = [(check, getattr(self, check.threshold)) for check in self.checks()]
+        checks = [(check, self.limit(check.threshold)) for check in self.checks()]
 
         def decide(document: Document) -> Decision:
             if not document.text.strip():
@@ -76,7 +76,7 @@ class CheckedRule(Rule):
 
     def build_score(self) -> Callable[[Document], Score]:
         """Every check's figure of a document, also behind the first check that drops it."""
-        checks = [(check, getattr(self, check.threshold)) for check in self.checks()]
+        checks = [(check, self.limit(check.threshold)) for check in self.checks()]
 
         def score(document: Document) -> Score:
             if not document.text.strip():

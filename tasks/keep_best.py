@@ -23,8 +23,9 @@ from tasks.checks import score_with
 from tasks.document import Drop, ShardReport
 from tasks.model_files import models_in
 from tasks.ports import ShardMap
-from tasks.quality_share import TICKS, Cut, ShareRule, find_cut
+from tasks.quality_share import TICKS, Cut, find_cut
 from tasks.screen import DOCUMENTS_FILE, ShardOutput
+from tasks.share_rule import ShareRule
 from tasks.stages import Progress, StageOutput, no_progress, run_stage
 from tasks.tables import document_of, read_rows
 

@@ -41,7 +41,7 @@ USUAL_MEMBERS = _pairs(_USUAL_MEMBER)
 
 
 def language_code(label: str) -> str:
-    """The code of the language that a model calls `label`: "en" for `en`, `eng` and `eng_Latn`, "arz" for `arz_Arab`."""
+    """The code of what a model calls `label`: "en" for `en`, `eng` and `eng_Latn`, "arz" for `arz_Arab`."""
     code, _, script = label.partition("_")
     if script and code in USUAL_MEMBERS:
         return USUAL_MEMBERS[code]

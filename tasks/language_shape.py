@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 
-MAX_WINDOWS, WINDOW_CHARS, MIN_WINDOW_LETTERS = 8, 300, 120
-"""A window is what the rough check before extraction takes as a sample."""
+MAX_WINDOWS, WINDOW_CHARS, MIN_WINDOW_LETTERS = 8, 200, 80
+CHARS_PER_WINDOW = 600
+"""Windows are a third of a text at most: what they cost is a third of what its language costs."""
 
 _WIDE_LETTERS = 3
 """Letters that an ideograph, kana or Hangul syllable counts for: as many bytes, and about as much of a word."""
@@ -24,24 +25,30 @@ MIN_MARK_FRACTION = 0.03
 MAX_PROSE_MARK_FRACTION = 0.1
 """Of a line; where more are marks it is code, whatever its form: minified scripts, tables of numbers in brackets."""
 
+MAX_FORM_CHARS = 300
+"""A longer line is judged by its marks alone: no statement is so long, and no pattern becomes slow."""
+
 _CODE_LINE = re.compile(
-    r"""
-    .*[;{}\\]\s*$                                                     # a statement, a block, a line that goes on
-    | \s*[})\]]                                                       # what a block or a call ends with
-    | \s*(?:from\s+[\w.]+\s+import|import\s+[\w.,{}*\s]+(?:$|from|as)|def\s+\w+\s*\(|class\s+\w+\s*[:({]|@\w+)
-    | \s*(?:async\s+)?(?:if|elif|for|while|with|except|switch|catch)\b.*[:({]\s*$
-    | \s*(?:else|try|finally|do)\s*:?\s*$
-    | \s*(?:return|raise|assert|yield|await|del|pass|break|continue)\b(?:\s*$|\s+[\w.'"\[({-]+(?:$|[.,(\[{+*/=<>-]|\s(?:[=!<>+*/-]|if|for|and|or|not|in|is)))
-    | \s*(?:var|let|const|public|private|protected|static|extern|typedef|struct|enum|union|void|unsigned)\s+[\w*]+
-    | \s*\#\s*(?:include|define|undef|ifn?def|if|elif|else|endif|pragma|error|!)
-    | \s*[\w.$\[\]'"*>-]+(?:\s*,\s*[\w.]+)*(?:\s*:\s*[\w.\[\], |"']+)?\s*(?:[-+*/|&^%]|<<|>>|\*\*|//)?=(?!=)\s*\S   # an assignment
-    | \s*[\w.$]+\(.*[),]\s*$                                          # a call
-    | \s*["'][^"']*["']\s*[:,]                                        # an entry of a table
-    | \s*(?:/\*|\*/|//)                                               # a comment's frame
-    | \s*[\w.*&$]+,\s*$                                               # a name in a list of names
-    | \s*</?[a-zA-Z!][^>]*>\s*$                                       # markup alone
-    """,
-    re.VERBOSE,
+    "|".join(
+        (
+            r".*[;{}\\]$",  # a statement, a block, a line that goes on
+            r"[})\]]",  # what a block or a call ends with
+            r"from [\w.]+ import|import [\w.]+(?: as \w+|, [\w.]+)*;?$|import .* from|def \w+ ?\(|class \w+ ?[:({]|@\w+",
+            r"(?:async )?(?:if|elif|for|while|with|except|switch|catch)\b.*[:({]$",
+            r"(?:else|try|finally|do|pass|break|continue|return) ?:?$",
+            r"(?:return|raise|assert|yield|await|del) [\w.'\"\[({-]+(?:$|[.,(\[{+*/=<>-]| [=!<>+*/-])",
+            r"(?:return|raise|assert|yield|await|del) [\w.'\"\[({-]+ (?:if|for|and|or|not|in|is)\b",
+            r"(?:var|let|const|public|private|protected|static|extern|typedef|struct|enum|union|void|unsigned) [\w*]+",
+            r"\# ?(?:include|define|undef|ifn?def|if|elif|else|endif|pragma|error|!)",
+            # an assignment: names, perhaps a type, a sign
+            r"[\w.$\[\]'\"*>-]+(?: ?, ?[\w.]+)*(?: ?: ?[\w.\[\], |\"']+)? ?(?:[-+*/|&^%]|<<|>>|\*\*|//)?=(?!=) ?\S",
+            r"[\w.$]+\(.*[),]$",  # a call
+            r"[\"'][^\"']*[\"'] ?[:,]",  # an entry of a table
+            r"/\*|\*/|//",  # a comment's frame
+            r"[\w.*&$]+,$",  # a name in a list of names
+            r"</?[a-zA-Z!][^>]*>$",  # markup alone
+        )
+    )
 )
 
 
@@ -59,24 +66,31 @@ def num_letters(text: str, enough: int) -> int:
 
 
 def code_fraction(text: str) -> float:
-    """Share of the characters that stand on lines of program code, white space at a line's ends left out; 0 to 1."""
+    """Share of the characters that stand on lines of program code, runs of white space counted as one; 0 to 1."""
     if sum(map(text.count, _MARKS)) < MIN_MARK_FRACTION * len(text):
         return 0.0
     code = total = 0
     for line in text.splitlines():
-        chars = len(line.strip())
-        total += chars
-        if chars and (_CODE_LINE.match(line) or sum(map(line.count, _MARKS)) > MAX_PROSE_MARK_FRACTION * chars):
-            code += chars
+        line = " ".join(line.split())
+        total += len(line)
+        if line and _is_code(line):
+            code += len(line)
     return code / total if total else 0.0
+
+
+def _is_code(line: str) -> bool:
+    if len(line) <= MAX_FORM_CHARS and _CODE_LINE.match(line):
+        return True
+    return sum(map(line.count, _MARKS)) > MAX_PROSE_MARK_FRACTION * len(line)
 
 
 def windows(text: str) -> list[str]:
     """Up to `MAX_WINDOWS` pieces of `WINDOW_CHARS`, evenly spread from the text's beginning to its end.
 
-    Without those that have fewer than `MIN_WINDOW_LETTERS` letters. None at all of a text that is shorter than two.
+    One for each `CHARS_PER_WINDOW`, without those that have fewer than `MIN_WINDOW_LETTERS` letters. None at all of a
+    text that is too short for two.
     """
-    number = min(MAX_WINDOWS, len(text) // WINDOW_CHARS)
+    number = min(MAX_WINDOWS, len(text) // CHARS_PER_WINDOW)
     if number < 2:
         return []
     last = len(text) - WINDOW_CHARS

@@ -12,75 +12,16 @@ decided stays decided. A version that is made again from all of its inputs has a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from tasks.checks import CheckedRule
-from tasks.document import Decision, Document
 from tasks.rule import Configuration
 
 TICKS = 10_000
 """Scores are whole numbers of ten-thousandths."""
-
-DEFAULT_MIN_SCORE = 0.5
-"""Of a calibrated probability: rather yes than no."""
-
-
-class ShareRule(CheckedRule):
-    """A rule with one score from 0 to 1 and either a fixed limit to it, or the share of a corpus that is to stay.
-
-    A subclass declares `checks`, which has one check: its reason is the rule's kind, its limit `min_score`, and its
-    figure is rounded by `rounded`.
-    """
-
-    min_score: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description=f"Score of a document, at least; {DEFAULT_MIN_SCORE} where no share is asked for.",
-    )
-    keep_share: float | None = Field(
-        None, gt=0, lt=1, description="Share of the corpus's documents to keep, the best; in place of min_score."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _limited(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("min_score") is None and given.get("keep_share") is None:
-            return {**given, "min_score": DEFAULT_MIN_SCORE}
-        return given
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if self.min_score is not None and self.keep_share is not None:
-            raise ValueError(
-                f"min_score={self.min_score} and keep_share={self.keep_share} are both given; set one of them to null"
-            )
-        return self
-
-    @property
-    def keeps_share(self) -> bool:
-        return self.keep_share is not None
-
-    def at(self, min_score: float) -> Self:
-        """The rule with this limit, whatever it was asked for."""
-        return type(self).model_validate({**self.model_dump(), "min_score": min_score, "keep_share": None})
-
-    def scoring(self) -> Self:
-        """The rule as far as it determines scores: equal for all limits and shares."""
-        return self.at(0.0)
-
-    def build(self) -> Callable[[Document], Decision]:
-        """ValueError for a share: a document alone does not say which share it belongs to."""
-        if self.keeps_share:
-            raise ValueError(
-                f"keep_share={self.keep_share} is decided on a whole corpus (tasks/keep_best.py); for documents one by"
-                " one give min_score"
-            )
-        return super().build()
 
 
 def rounded(score: float) -> float:

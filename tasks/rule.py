@@ -35,6 +35,10 @@ class Rule(Configuration):
         """Model files and lists the rule reads; their hashes enter the stage's fingerprint."""
         return ()
 
+    def limit(self, field: str) -> float:
+        """The limit in a field, in force: a rule that may leave it to its model says what the model brings along."""
+        return float(getattr(self, field))
+
     def hide(self, text: str) -> str:
         """A text as ledger, edits and reports may show it, character by character: a rule hides there what it masks."""
         return text

@@ -108,7 +108,7 @@ class Gathered:
             digest.update(example.key + bytes([example.positive]) + example.source.encode() + b"\0")
         digest.update(b"background")
         for document in self.background:
-            digest.update(document.key)
+            digest.update(document.text.encode("utf-8", "surrogatepass") + b"\0")
         return digest.hexdigest()
 
 

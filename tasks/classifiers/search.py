@@ -177,12 +177,10 @@ def best(trials: Sequence[Trial], max_size_bytes: int) -> Trial:
     """
     fitting = [trial for trial in trials if trial.score.size_bytes <= max_size_bytes and not trial.score.note]
     if not fitting:
-        smallest = min(trial.score.size_bytes for trial in trials)
-        notes = sorted({trial.score.note for trial in trials if trial.score.note})
+        found = sorted({trial.score.note or f"{trial.score.size_bytes:,} bytes" for trial in trials})
         raise ValueError(
             f"none of {len(trials)} trials gave a model of at most {max_size_bytes:,} bytes that tells the classes"
-            f" apart (the smallest has {smallest:,}{'; ' + '; '.join(notes) if notes else ''}): allow a larger one,"
-            " lower cutoff, or look at the labels"
+            f" apart ({'; '.join(found)}): allow a larger one, lower cutoff, or look at the labels"
         )
     return min(fitting, key=lambda trial: (-trial.score.average_precision, trial.score.size_bytes, trial.number))
 

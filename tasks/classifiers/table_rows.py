@@ -8,6 +8,7 @@ not counted. One row is held at a time (of Parquet, `BATCH_ROWS`).
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ def find_files(paths: Sequence[str]) -> tuple[str, ...]:
             continue
         try:
             filesystem, pattern = connect(path)
-            names = retried(lambda fs=filesystem, within=pattern: fs.glob(within), "listing", path)  # type: ignore[misc]
+            names = retried(functools.partial(filesystem.glob, pattern), "listing", path)
         except Exception as error:  # each storage has its own
             raise refusal(error, "listing", path) from error
         if not names:

@@ -13,11 +13,13 @@
         bundle/                      there when it is complete, and then not made again
         reports/                     pictures, slices, worst errors, trials
 
-Nobody looks at the test side or the reporting half before the bundle's figures are made, which are never chosen by.
+The test side and the reporting half are looked at once, for the figures; nothing is chosen by them. What a killed training
+leaves besides is cleared away by the next one.
 """
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,18 +29,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from tasks.atomic import TEMPORARY_PREFIX, locked, remove_leftovers
 from tasks.classifiers.bundle import Bundle, Classifier, line_keys, load_bundle, save_bundle
 from tasks.classifiers.calibration import Calibration, fit_calibration
 from tasks.classifiers.card import card
 from tasks.classifiers.fast_text import FastText, train_fast_text
-from tasks.classifiers.labelled import (
-    BackgroundSource,
-    Example,
-    Gathered,
-    LabelledSource,
-    check_sources,
-    gather,
-)
+from tasks.classifiers.labelled import BackgroundSource, Example, Gathered, LabelledSource, check_sources, gather
 from tasks.classifiers.measured import HeldOut, Measured, ScoreDocument, measure, score_texts, write_reports
 from tasks.classifiers.metrics import average_precision
 from tasks.classifiers.normalise import NORMALISERS, normalised
@@ -141,13 +137,25 @@ def train_classifier(
     trials bind and not its seconds. Raises ValueError for what is wrong with files, labels or sizes.
     """
     assert (score_document is None) == (not configuration.aggregation), "an aggregation and its function go together"
+    with locked(work / ".lock"):  # who trains the same at the same time waits, and finds it done
+        remove_leftovers(work)
+        return _train(configuration, work, progress, score_document, created)
+
+
+def _train(
+    configuration: ClassifierTraining,
+    work: Path,
+    progress: Progress,
+    score_document: ScoreDocument | None,
+    created: str,
+) -> TrainedClassifier:
     gathered = gather(configuration.labelled, configuration.background, configuration.normaliser)
     progress("read", 1, 1, records=len(gathered.examples) + len(gathered.background))
     parts = divide(gathered)
     progress("divide", 1, 1, note=f"{len(parts.train):,} train, {len(parts.test):,} test")
     identity = _identity(configuration, gathered, score_document)
     trials = search(
-        lambda settings: _try(settings, configuration, parts, score_document),
+        lambda settings: _try(settings, configuration, parts, score_document, work),
         configuration.first,
         configuration.budget,
         configuration.seed,
@@ -163,7 +171,9 @@ def train_classifier(
         bundle = load_bundle(folder / "bundle")
         measured = measure(bundle, parts.held_out, score_document, identity=configuration.identity_slices)
     else:
-        bundle, measured = _make(configuration, gathered, parts, chosen, folder / "bundle", score_document, created)
+        bundle, measured = _make(
+            configuration, gathered, parts, chosen, folder / "bundle", score_document, created, work
+        )
     progress("model", 1, 1, note=f"average precision {measured.report.average_precision}")
     reports = folder / "reports"
     write_reports(bundle, measured, parts.held_out, reports, negative=configuration.negative)
@@ -177,8 +187,11 @@ def _identity(
 ) -> dict[str, Any]:
     """What a trial's score depends on, beside its settings."""
     modules = {__name__}
-    if score_document is not None and score_document.__module__.partition(".")[0] in PACKAGES:
-        modules.add(score_document.__module__)
+    function: Any = score_document
+    while isinstance(function, functools.partial):
+        function = function.func
+    if function is not None and function.__module__.partition(".")[0] in PACKAGES:
+        modules.add(function.__module__)
     return {
         "data": gathered.sha256,
         "labels": [configuration.positive, configuration.negative],
@@ -208,22 +221,27 @@ def _labels(examples: Sequence[Example]) -> BoolArray:
 
 
 def _try(
-    settings: Settings, configuration: ClassifierTraining, parts: Parts, score_document: ScoreDocument | None
+    settings: Settings,
+    configuration: ClassifierTraining,
+    parts: Parts,
+    score_document: ScoreDocument | None,
+    work: Path,
 ) -> Score:
     """Average precision on the validation side, with ordinary documents among the negatives, which weigh as much as
-    all labelled ones: how many there are of either says nothing about the use."""
+    all labelled ones: how many there are of either says nothing about the use. 0 where no model comes of it."""
     from sklearn.metrics import average_precision_score
 
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "model.ftz"
-        train_fast_text(_lines(parts.train, settings, configuration), settings.training, path, quantised=True)
-        size_bytes = path.stat().st_size
-        model = FastText(path)
-    labels = _labels(parts.validation)
+    size_bytes = 0
     try:
+        with tempfile.TemporaryDirectory(dir=work, prefix=TEMPORARY_PREFIX) as scratch:
+            path = Path(scratch) / "model.ftz"
+            train_fast_text(_lines(parts.train, settings, configuration), settings.training, path, quantised=True)
+            size_bytes = path.stat().st_size
+            model = FastText(path)
         calibration = _calibration(model, configuration, parts.validation)
-    except ValueError as error:
+    except ValueError as error:  # such as a learning rate that is too high: the next settings may do
         return Score(0.0, size_bytes, str(error))
+    labels = _labels(parts.validation)
 
     def probabilities(texts: Sequence[str]) -> list[float]:
         lines = normalised(configuration.normaliser, texts)
@@ -251,11 +269,11 @@ def _make(
     folder: Path,
     score_document: ScoreDocument | None,
     created: str,
+    work: Path,
 ) -> tuple[Bundle, Measured]:
     """The chosen settings once more, for good: model, calibration, threshold, figures, bundle."""
     settings = chosen.settings
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=work, prefix=TEMPORARY_PREFIX) as scratch:
         path, dense_path = Path(scratch) / "model.ftz", Path(scratch) / "model.bin"
         lines = _lines(parts.train, settings, configuration)
         train_fast_text(lines, settings.training, path, quantised=True, dense_out=dense_path)

@@ -23,7 +23,8 @@ from tasks.classifiers.bundle import embedded, load_bundle
 from tasks.classifiers.fast_text import load_fast_text
 from tasks.classifiers.normalise import normalised
 from tasks.model_files import ModelName, model_files, model_path
-from tasks.quality_share import ShareRule, rounded
+from tasks.quality_share import rounded
+from tasks.share_rule import ShareRule
 from tasks.text_features import TextFeatures
 
 EMBEDDED = "quality"

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from tasks.document import Edit
+
 MAX_LINE_CHARS = 200
 MIN_PIECE_WORDS = 12
 MAX_UNIT_CHARS = 1000
@@ -60,3 +62,30 @@ def _cut(start: int, end: int) -> Iterator[Piece]:
     """A unit in parts of `MAX_UNIT_CHARS` at most."""
     for part in range(start, end, MAX_UNIT_CHARS):
         yield part, min(part + MAX_UNIT_CHARS, end)
+
+
+def removal_edits(text: str, pieces: Sequence[Piece], is_toxic: Sequence[bool]) -> tuple[Edit, ...]:
+    """Edits that take the toxic pieces out, one each, with the white space that would be left over.
+
+    Of two line ends or two spaces around what is gone one stays: pieces that begin a line take with them what is
+    between them and the next piece, others what is before them. What stays is neither glued together nor torn apart.
+    """
+    edits = []
+    opens_line = False
+    for index, (start, end) in enumerate(pieces):
+        if not is_toxic[index]:
+            continue
+        before = pieces[index - 1][1] if index else 0
+        if not (index and is_toxic[index - 1]):  # a run of toxic pieces is taken out as its first one is
+            opens_line = index == 0 or "\n" in text[before:start]
+        if not opens_line:
+            edits.append((before, end))
+        elif index + 1 < len(pieces):
+            edits.append((start, pieces[index + 1][0]))
+        else:  # nothing follows: of the white space around the last run all goes
+            edits.append((start, len(text)))
+            first = len(edits) - 1
+            while first and edits[first - 1][1] == edits[first][0]:
+                first -= 1
+            edits[first] = (len(text[: edits[first][0]].rstrip()), edits[first][1])
+    return tuple(Edit("span_removed", "toxic_span", start, text[start:end]) for start, end in edits)

@@ -69,7 +69,7 @@ class RuleScores:
         if isinstance(rule, LanguageRule):
             of_language = {language: rule.min_score_of(language) for language in set(self.languages)}
             return np.array([[of_language[language]] for language in self.languages], np.float64).reshape(-1, 1)
-        return np.array([float(getattr(rule, check.threshold)) for check in self.scored.checks], np.float64)
+        return np.array([rule.limit(check.threshold) for check in self.scored.checks], np.float64)
 
     def fails(self, limits: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(D, K): which checks drop which documents, each by itself."""

@@ -189,8 +189,8 @@ def _earlier_limit(check: Check, rule: Rule, earlier: Rule | None) -> float | No
     """The limit before the settings were changed, where it was another."""
     if earlier is None or type(earlier) is not type(rule):
         return None
-    old = float(getattr(earlier, check.threshold))
-    return old if old != float(getattr(rule, check.threshold)) else None
+    old = earlier.limit(check.threshold)
+    return old if old != rule.limit(check.threshold) else None
 
 
 def _other_limits(chain: Chain, index: int, number_: int) -> Iterator[OtherLimit]:

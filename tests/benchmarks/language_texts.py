@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import re
 import sys
 import zipfile
@@ -138,8 +139,6 @@ def code_files(num_files: int) -> dict[str, list[str]]:
 
 def web_texts() -> list[str]:
     """Main contents of at least 50 characters."""
-    import json
-
     with gzip.open(DATA / "web/pages.gold.jsonl.gz", "rt", encoding="utf-8") as lines:
         texts = [str(json.loads(line)["main_content"]) for line in lines]
     return [text for text in texts if len(text) >= 50]

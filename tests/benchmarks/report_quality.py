@@ -26,10 +26,10 @@ from tasks.classifiers.bundle import Bundle, embedded, load_bundle
 from tasks.classifiers.metrics import binary_report, roc_auc, roc_auc_difference
 from tasks.classifiers.proportion import Estimate
 from tasks.document import Decision, Document, Drop, Rewrite
-from tasks.quality_share import ShareRule
 from tasks.recipes.curation import CURATION_RECIPES
 from tasks.recipes.rules import rule
 from tasks.screen import built
+from tasks.share_rule import ShareRule
 from tasks.text_features import features_of
 from tests.benchmarks.gold_pages import WEB
 from tests.benchmarks.quality_texts import encyclopedia_articles, quality_pages, windows

@@ -26,7 +26,7 @@ from tests.benchmarks.quality_texts import encyclopedia_articles, quality_pages,
 GOOD, RAW = "good", "raw"
 FALSE_ALARM_FRACTION = 0.1  # of raw pages that score above the threshold: a tenth of a crawl is what DCLM keeps
 FIRST = Settings(
-    training=FastTextTraining(epoch=5, min_subword_chars=0, max_subword_chars=0),  # words and pairs, as DCLM
+    training=FastTextTraining(epoch=5, lr=0.1, min_subword_chars=0, max_subword_chars=0),  # words and pairs, as DCLM
     minority_ratio=1.0,
 )
 _BACKGROUND_ONE_IN = 5

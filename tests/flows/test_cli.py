@@ -25,7 +25,7 @@ from tests.tasks.version_folders import Published, Removed, document_id, moved, 
 
 COMMANDS = (
     *("refresh", "pretrain", "evaluate", "pipeline", "generate", "corpora", "show", "up", "doctor", "gc", "reconcile"),
-    *("diff", "takedown", "preview", "quarantine", "thresholds", "plan"),
+    *("diff", "takedown", "preview", "quarantine", "thresholds", "plan", "train-classifier"),
 )
 
 
@@ -259,9 +259,11 @@ def test_a_ray_cluster_that_is_not_there_is_one_clear_line(tmp_path: Path) -> No
 
 def test_doctor_finds_this_installation_healthy(tmp_path: Path) -> None:
     done = tokenmill("doctor", "--json", "--store", "s", cwd=tmp_path)
-    findings = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode == 0, done.stdout
-    assert {"python", "torch", "ray", "store", "model or list"} <= {finding["what"] for finding in findings}
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0 and found["ok"], done.stdout
+    assert {"python", "torch", "ray", "store", "mlflow server"} <= {check["what"] for check in found["checks"]}
+    assert {"block_model.json", "words of en"} <= {file["name"] for file in found["files"]}
+    assert "runs a task" in done.stdout
 
 
 def test_limits_of_a_language_are_measured_and_written(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from infra.settings import environment
 from infra.tracking_client import client
 from tasks.manifest import read_manifest
 from tasks.store import Store
-from tests.data.prose import write_jsonl
+from tests.data.prose import write_jsonl, write_warc
 from tests.infra.small_classifier import background_file, labelled_file
 
 NUM_TEXTS = 1600
@@ -213,3 +213,21 @@ def test_a_refresh_that_names_the_champion_records_its_version_and_hash(
                 update={"curation": Curation(recipe="smoke", settings=[setting.replace("champion", "staging")])}
             )
         )
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(600)
+def test_a_background_of_pages_is_their_main_content(store: Store, server: None, data: Path, tmp_path: Path) -> None:
+    """Ordinary pages as they come: read, extracted, in the classifier's languages, and found again by a second run."""
+    write_warc(tmp_path / "pages.warc.gz", 600)
+    background = Background(sources=[str(tmp_path / "pages.warc.gz")], pages=500, licence="CC0-1.0", origin="this test")
+    parameters = asked(data, "good.csv", name="toned", background=background)
+    estimate = dry_run_train_classifier(check_train_classifier(parameters), parameters)
+    assert estimate["background"] == [f"{tmp_path}/pages.warc.gz, a sample of 500 pages"]
+    result = train_classifier(parameters)
+    bundle = fetch_classifier(store, result["model"]).bundle
+    facts = {each.name: each for each in bundle.classifier.data}
+    assert 400 < facts["pages"].num_texts <= 500 and facts["pages"].licence == "CC0-1.0"
+    plan = check_train_classifier(parameters)
+    texts = [json.loads(line)["text"] for line in (plan.work / "pages.jsonl").read_text().splitlines()]
+    assert len(texts) == facts["pages"].num_texts and not any("<" in text for text in texts)

@@ -132,3 +132,25 @@ def test_toxicity_scores_as_it_decides(document: Callable[[str], Document]) -> N
     page = document("You are a stupid idiot. " * 20)
     decision = Toxicity().build()(page)
     assert score_with(Toxicity())(page).drop == (decision if isinstance(decision, Drop) else None)
+
+
+class LimitOfItsModel(CheckedRule):
+    """A rule that may leave its limit to a model, whose limit is 3 words."""
+
+    max_words: int | None = None
+
+    def limit(self, field: str) -> float:
+        return 3.0 if field == "max_words" and self.max_words is None else super().limit(field)
+
+    def checks(self) -> tuple[Check, ...]:
+        return (Check("long", "max_words", "above", lambda features: len(features.text.split()), "words"),)
+
+
+@pytest.mark.parametrize(("max_words", "most"), [(None, 3), (2, 2)])
+def test_a_limit_may_be_left_to_the_model(max_words: int | None, most: int) -> None:
+    rule = LimitOfItsModel(max_words=max_words)
+    decide, score = rule.build(), rule.build_score()
+    for num_words in (most, most + 1):
+        document = Document("1", " ".join(["word"] * num_words), "web")
+        dropped = Drop("long", float(most + 1), float(most)) if num_words > most else None
+        assert decide(document) == (dropped or Keep()) and score(document).drop == dropped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from fastwarc.warc import ArchiveIterator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +20,10 @@ from tasks.curation import make_version, merge, publish, screen
 from tasks.funnel import STAGES, funnel_rows
 from tasks.manifest import read_manifest
 from tasks.ports import InProcessMap
+from tasks.preview.report import preview_html
+from tasks.preview.run import preview
 from tasks.quality_share import Cut
+from tasks.recipes.curation import resolve_curation_recipe
 from tasks.refresh import Refresh
 from tasks.store import Store
 from tasks.takedown import TakedownQuery
@@ -221,6 +226,58 @@ def test_a_model_that_is_not_in_the_store_ends_the_refresh_before_it_begins(
     with pytest.raises(ValueError, match="is not in the store; bring it with"):
         add(store, "web", rows(0, 8), recipe=share_recipe(modelled[1], 0.5))
     assert not store.versions("web") and not store.work.exists()
+
+
+def test_a_preview_takes_the_samples_quantile_for_the_limit(fresh: tuple[Store, str]) -> None:
+    store, model = fresh
+    recipe = share_recipe(model, 0.3)
+    manifest = add(store, "web", rows(0, NUM_PAGES), recipe=recipe)
+    other = share_recipe(model, 0.5)
+    source = [str(store.root.parent / "web-pages")]
+    shown = preview(store, source, recipe, InProcessMap(), changed=other, settings=["quality.keep_share=0.5"])
+    assert shown.comparison is not None
+    before, after = shown.comparison.before, shown.chain
+    assert before.labels == ("language", "gopher_quality", "quality")
+    assert before.decided.rules[-1].checks[0].limits == (manifest["quality_share"]["min_score"],)
+    assert before.removed == manifest["removed"] and before.decided.kept == manifest["documents_kept"]
+    assert after.decided.kept == 11 and shown.comparison.scored_again == ()
+    assert len(shown.comparison.gained) == 4 and not shown.comparison.lost
+    page = preview_html(shown)
+    assert "probability that the text is good" in page and "removed by quality: quality" in page
+
+
+@pytest.mark.verify
+def test_real_pages_are_kept_by_share_and_more_of_them_by_the_same_cut(shared_data: Path, tmp_path: Path) -> None:
+    store, recipe = Store.open(tmp_path / "store"), resolve_curation_recipe("dclm", {"num_buckets": "4"})
+    source, waiting = tmp_path / "pages", tmp_path / "waiting"
+    source.mkdir()
+    waiting.mkdir()
+    _halves(shared_data / "web" / "pages.warc.gz", source / "first.warc.gz", waiting / "second.warc.gz")
+    assert recipe.share_rule is not None and recipe.share_rule.keep_share is not None
+    manifests = []
+    for _ in range(2):
+        plan = Refresh.plan(store, "real", [str(source)], recipe)
+        manifests.append(make_version(plan, InProcessMap())[1])
+        for file in waiting.iterdir():
+            file.rename(source / file.name)
+    first, second = (Cut.model_validate(manifest["quality_share"]) for manifest in manifests)
+    assert first.num_texts > 100 and first.num_kept == math.ceil(recipe.share_rule.keep_share * first.num_texts)
+    assert (second.min_score, second.num_texts, second.num_kept) == (first.min_score, first.num_texts, first.num_kept)
+    assert second.num_texts_since > 100 and 0.2 < second.num_kept_since / second.num_texts_since < 0.8
+    left = second.num_texts + second.num_texts_since - second.num_kept - second.num_kept_since
+    assert manifests[1]["removed"]["share"] == {"quality": left}
+    assert manifests[1]["base"] == 1 and urls(store, "real@1") <= urls(store, "real@2")
+    assert all(one["value"] < one["threshold"] == first.min_score for one in share_rows(store, "real@2"))
+
+
+def _halves(archive: Path, first: Path, second: Path) -> None:
+    """The archive's records in two files, each with the half of them."""
+    with archive.open("rb") as file:
+        starts = [record.stream_pos for record in ArchiveIterator(file, parse_http=False)]
+        file.seek(0)
+        middle = starts[len(starts) // 2]
+        first.write_bytes(file.read(middle))
+        second.write_bytes(file.read())
 
 
 def test_counts_of_the_funnel_add_up(fresh: tuple[Store, str]) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from pydantic import ValidationError
 
 from tasks import language
 from tasks.document import Document, Drop, Keep
-from tasks.language import MAX_CHARS, LanguageRule, identify, wanted_probability
+from tasks.language import MAX_CHARS, NO_LANGUAGE, SURE_SCORE, LanguageRule, identify, wanted_probability
+from tasks.language_models import EmbeddedModel
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 
@@ -62,28 +64,155 @@ def test_any_text_has_a_language_and_a_probability_and_always_the_same(text: str
     assert (language, score) == identify(text)
 
 
+class Said:
+    """A model that says of every piece what it is told to: of the text's beginning first, then of the windows."""
+
+    languages = frozenset({"en", "de", "fr", NO_LANGUAGE})
+
+    def __init__(self, beginning: tuple[str, float], *found: tuple[str, float]) -> None:
+        self.beginning, self.found = beginning, found
+
+    def identify(self, pieces: Sequence[str]) -> list[tuple[str, float]]:
+        return [self.beginning] if len(pieces) == 1 else list(self.found)
+
+
+LETTERS = "x" * 100
+LONG = "the mill " * 1000
+
+
+def said(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, float]) -> None:
+    monkeypatch.setattr(language, "language_model", lambda name: Said(*found))
+
+
 def test_the_rule_names_language_score_and_threshold() -> None:
     decide = LanguageRule(languages=("en", "fr"), min_score=0.4).build()
     assert decide(document(TEXTS["en"])) == Keep()
     assert decide(document(TEXTS["fr"])) == Keep()
     code, score = identify(TEXTS["de"])
     assert decide(document(TEXTS["de"])) == Drop("language_other", score, 0.4, code)
-    assert decide(document("")) == Drop("language_other", 0.0, 0.4, "und")
+    assert decide(document("")) == Drop("language_short", 0, 100, "und")
 
 
 @pytest.mark.parametrize(("score", "kept"), [(0.4999, False), (0.5, True)])
 def test_the_threshold_itself_is_kept(monkeypatch: pytest.MonkeyPatch, score: float, kept: bool) -> None:
-    monkeypatch.setattr(language, "identify", lambda text: ("en", score))
-    decision = LanguageRule(min_score=0.5).build()(document("x"))
+    said(monkeypatch, ("en", score))
+    decision = LanguageRule().build()(document(LETTERS))
     assert decision == (Keep() if kept else Drop("language_score", score, 0.5, "en"))
 
 
 def test_a_price_list_is_too_unsure() -> None:
-    drop = LanguageRule().build()(
-        document('12" SKILLET\n$49.99 USD\n\n9" LODGE L6SK3\n$34.99 USD\n\n15" ROASTER\n$64.99')
-    )
+    prices = '12" SKILLET\n$49.99 USD\n\n9" LODGE L6SK3\n$34.99 USD\n\n15" ROASTER\n$64.99\n\n'
+    drop = LanguageRule().build()(document(prices * 4))
     assert isinstance(drop, Drop)
     assert drop.reason in ("language_other", "language_score")
+    assert LanguageRule().build()(document(prices)) == Keep()  # 28 letters, likeliest in English: too short to judge
+
+
+@pytest.mark.parametrize(("num_letters", "kept"), [(99, True), (100, False)])
+def test_the_score_of_a_short_text_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, num_letters: int, kept: bool
+) -> None:
+    said(monkeypatch, ("en", 0.1))
+    decision = LanguageRule().build()(document("x" * num_letters))
+    assert decision == (Keep() if kept else Drop("language_score", 0.1, 0.5, "en"))
+
+
+@pytest.mark.parametrize(
+    ("num_letters", "score", "reason"),
+    [
+        (99, SURE_SCORE - 0.0001, "language_short"),
+        (99, SURE_SCORE, "language_other"),
+        (100, SURE_SCORE - 0.0001, "language_other"),
+    ],
+)
+def test_a_short_text_that_may_be_in_another_language_is_dropped_as_short(
+    monkeypatch: pytest.MonkeyPatch, num_letters: int, score: float, reason: str
+) -> None:
+    said(monkeypatch, ("de", score))
+    drop = LanguageRule().build()(document("x" * num_letters))
+    expected = (num_letters, 100, "de") if reason == "language_short" else (score, 0.5, "de")
+    assert drop == Drop(reason, *expected)
+
+
+def test_short_lines_in_english_stay_and_others_do_not() -> None:
+    decide = LanguageRule().build()
+    assert decide(document("Open the gate of the mill, please")) == Keep()
+    assert decide(document("Bitte öffnen Sie das Wehr der Mühle")) != Keep()
+    untrusting = LanguageRule(trusted_letters=0).build()
+    assert untrusting(document("Open the gate of the mill, please")) != Keep()
+
+
+EN, DE, UNSURE = ("en", SURE_SCORE), ("de", SURE_SCORE), ("de", SURE_SCORE - 0.0001)
+
+
+@pytest.mark.parametrize(
+    ("found", "share"),
+    [
+        ((EN, EN, DE, DE), None),  # half of them: on the limit
+        ((EN, EN, DE, DE, DE), 0.4),
+        ((EN, EN, DE, DE, UNSURE), None),
+        ((EN, DE, DE, (NO_LANGUAGE, 0.9)), 0.3333),
+        ((UNSURE, UNSURE), None),
+        (((NO_LANGUAGE, 1.0),), None),
+        ((), None),
+    ],
+)
+def test_windows_that_the_model_is_sure_of_vote(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[tuple[str, float], ...], share: float | None
+) -> None:
+    said(monkeypatch, ("en", 0.9), *found)
+    decision = LanguageRule().build()(document(LONG))
+    assert decision == (Keep() if share is None else Drop("language_mixed", share, 0.5, "de"))
+    assert LanguageRule(min_share=0.0).build()(document(LONG)) == Keep()
+
+
+@pytest.mark.parametrize("code", ["de", "fr", "ru"])
+def test_a_page_that_goes_on_in_another_language_is_mixed(code: str) -> None:
+    english, other = f"{TEXTS['en']}\n" * 60, f"{TEXTS[code]}\n" * 300
+    drop = LanguageRule().build()(document(english + other))
+    assert isinstance(drop, Drop)
+    assert (drop.reason, drop.threshold, drop.detail) == ("language_mixed", 0.5, code)
+    assert LanguageRule().build()(document(english * 5 + other)) == Keep()
+    assert LanguageRule(languages=("en", code)).build()(document(english + other)) == Keep()
+
+
+PROGRAM = """from pathlib import Path
+
+def grind(corn, fine=True):
+    total = 0
+    for sack in corn:
+        total += sack.weight * (2 if fine else 1)
+        print(f"{sack.name}: {total}")
+    return total
+
+if __name__ == "__main__":
+    grind(read(Path("corn.csv")))
+"""
+
+
+def test_program_code_alone_is_in_no_language() -> None:
+    identified, drop = LanguageRule().build_identified()(document(PROGRAM))
+    assert (identified.language, identified.language_score) == (NO_LANGUAGE, 1.0)
+    assert drop == Drop("language_code", 1.0, 0.75, "en")
+    assert LanguageRule(languages=("en", NO_LANGUAGE)).build()(document(PROGRAM)) == Keep()
+    assert LanguageRule(max_code_fraction=1.0).build()(document(PROGRAM)) == Keep()
+
+
+@pytest.mark.parametrize(("fraction", "kept"), [(0.75, True), (0.7501, False)])
+def test_as_much_code_as_the_limit_stays(monkeypatch: pytest.MonkeyPatch, fraction: float, kept: bool) -> None:
+    monkeypatch.setattr(language, "code_fraction", lambda text: fraction)
+    decision = LanguageRule().build()(document(TEXTS["en"]))
+    assert decision == (Keep() if kept else Drop("language_code", fraction, 0.75, "en"))
+
+
+def test_what_a_limit_of_the_score_is_for_is_judged_apart() -> None:
+    judge = LanguageRule(min_score=1.0).build_judged()
+    long, short = judge(document(TEXTS["en"] * 3)), judge(document("Open the gate of the mill"))
+    assert (long.score, long.drop) == (long.document.language_score, None)
+    assert (short.score, short.drop) == (None, None)
+    other, code = judge(document(TEXTS["ru"] * 3)), judge(document(PROGRAM))
+    assert (other.score, code.score) == (None, None)
+    assert other.drop is not None and code.drop is not None
 
 
 def test_identified_documents_carry_language_and_score_kept_or_not() -> None:
@@ -121,10 +250,10 @@ def test_a_language_unknown_to_the_model_is_refused_before_any_work() -> None:
 def test_a_language_may_have_its_own_limit(monkeypatch: pytest.MonkeyPatch, score: float, kept: bool) -> None:
     rule = LanguageRule(languages=("en", "de"), min_score=0.4, min_scores={"de": 0.7})
     assert (rule.min_score_of("de"), rule.min_score_of("en")) == (0.7, 0.4)
-    monkeypatch.setattr(language, "identify", lambda text: ("de", score))
-    assert rule.build()(document("x")) == (Keep() if kept else Drop("language_score", score, 0.7, "de"))
-    monkeypatch.setattr(language, "identify", lambda text: ("en", 0.4))
-    assert rule.build()(document("x")) == Keep()
+    said(monkeypatch, ("de", score))
+    assert rule.build()(document(LETTERS)) == (Keep() if kept else Drop("language_score", score, 0.7, "de"))
+    said(monkeypatch, ("en", 0.4))
+    assert rule.build()(document(LETTERS)) == Keep()
 
 
 @pytest.mark.parametrize(
@@ -141,7 +270,7 @@ def test_the_probability_of_the_wanted_languages_is_their_sum() -> None:
     assert likeliest == "de"
     assert both >= identify(TEXTS["de"])[1]
     assert wanted_probability(("en",))(TEXTS["de"])[0] < 0.01
-    everything = tuple(language._model().labels)
+    everything = tuple(EmbeddedModel().languages)
     assert wanted_probability(everything)(TEXTS["ru"]) == (1.0, "ru")
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.filters.quality_classifier import Quality
-from tasks.quality_share import DEFAULT_MIN_SCORE, TICKS, Cut, find_cut, lowest_kept, num_from, rounded
+from tasks.quality_share import TICKS, Cut, find_cut, lowest_kept, num_from, rounded
 from tasks.recipes.overrides import apply_overrides
+from tasks.share_rule import DEFAULT_MIN_SCORE
 
 SCORES = st.lists(st.integers(0, TICKS), min_size=1, max_size=200)
 FEW_SCORES = st.lists(st.integers(4_998, 5_002), min_size=1, max_size=200)

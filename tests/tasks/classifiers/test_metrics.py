@@ -71,18 +71,19 @@ def test_delongs_covariance_by_its_definition() -> None:
 
 
 def test_delongs_error_is_a_bootstraps() -> None:
-    """1,000 resamples know a standard error to about 2.2 %."""
+    """2,000 resamples know a standard error to 1.6 %; 8 % is five times that."""
     labels, scores = some_texts()
     _, other = some_texts(seed=1)
     mixed = (scores + other) / 2
     counts = np.concatenate(list(resampled_counts(labels, seed=0)))
-    areas = np.array(
-        [[roc_auc_score(labels, each, sample_weight=row) for each in (scores, mixed)] for row in counts[:1000]]
-    )
+    areas = []
+    for each in (scores, mixed):
+        won = (each[labels][:, None] > each[~labels]) + 0.5 * (each[labels][:, None] == each[~labels])
+        areas.append(((counts[:, labels] @ won) * counts[:, ~labels]).sum(axis=1) / won.size)
     _, covariance = delong(labels, scores, mixed)
-    assert math.sqrt(covariance[0, 0]) == pytest.approx(areas[:, 0].std(), rel=0.1)
+    assert math.sqrt(covariance[0, 0]) == pytest.approx(areas[0].std(), rel=0.08)
     difference = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    assert math.sqrt(difference) == pytest.approx((areas[:, 0] - areas[:, 1]).std(), rel=0.1)
+    assert math.sqrt(difference) == pytest.approx((areas[0] - areas[1]).std(), rel=0.08)
 
 
 def test_the_interval_holds_the_truth_nineteen_times_in_twenty() -> None:

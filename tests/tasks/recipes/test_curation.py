@@ -164,7 +164,7 @@ def test_gopher_has_massive_texts_rules_only() -> None:
 
 def test_dclm_has_refined_webs_heuristics() -> None:
     recipe = dclm()
-    assert kinds(recipe) == ["gopher_quality", "gopher_repetition", "refinedweb_lines"]
+    assert kinds(recipe) == ["gopher_quality", "gopher_repetition", "refinedweb_lines", "quality"]
     assert setting(recipe, "refinedweb_lines", "max_removed_word_fraction") == 0.05
     assert setting(recipe, "refinedweb_lines", "max_upper_case_fraction") == 0.5
 

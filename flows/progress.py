@@ -31,6 +31,7 @@ _UNITS = {  # of stages that don't count shards
     "resolve": "parts",
     "train": "steps",
     "evaluate": "documents",
+    "trials": "trials",
 }
 Clock = Callable[[], float]
 

@@ -44,7 +44,7 @@ from tasks.curation import (
 from tasks.diff import compare
 from tasks.diff_report import diff_markdown
 from tasks.estimate import estimate_refresh
-from tasks.keep_best import keep_best
+from tasks.keep_best import SHARE_STAGE, keep_best
 from tasks.model_files import models_in
 from tasks.ports import ShardMap
 from tasks.recipes.curation import CurationRecipe
@@ -187,7 +187,7 @@ def _screen(refresh: Refresh, shard_map: ShardMap) -> Screened:
     clean = run_as_task("toxicity", apply_rules, refresh, "toxicity", good, shard_map, progress)
     outputs = {"extract": extracted, "language": identified, "quality": good, "toxicity": clean}
     if refresh.recipe.share_rule is not None:
-        outputs["share"] = run_as_task("share", keep_best, refresh, clean, shard_map, progress)
+        outputs[SHARE_STAGE] = run_as_task(SHARE_STAGE, keep_best, refresh, clean, shard_map, progress)
     return Screened(counted.report.records_in, outputs)
 
 

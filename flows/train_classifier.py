@@ -42,6 +42,7 @@ from tasks.atomic import locked
 from tasks.classifiers.bundle import CARD_FILE
 from tasks.classifiers.gate import GateRules, Verdict
 from tasks.classifiers.labelled import LabelledSource, check_sources
+from tasks.classifiers.search import STAGE as TRIALS
 from tasks.classifiers.search import Budget
 from tasks.classifiers.slices import slice_figures
 from tasks.classifiers.table_rows import find_files
@@ -182,7 +183,7 @@ def train_classifier(parameters: TrainClassifierParameters) -> dict[str, Any] | 
             train,
             plan.training,
             plan.work,
-            progress,
+            _progress,
             score_document=AGGREGATIONS.get(plan.training.aggregation),
             created=datetime.now(UTC).date().isoformat(),
         )
@@ -202,6 +203,14 @@ def train_classifier(parameters: TrainClassifierParameters) -> dict[str, Any] | 
         "gate": gate,
     }
     return Completed(name="ChampionMoved" if gate["moved"] else "ChampionKept", message=gate["why"], data=result)
+
+
+def _progress(stage: str, done: int, total: int, *, records: int = 0, note: str = "") -> None:
+    """The search is what takes long; of the other steps, which are each done at once, what they say."""
+    if stage == TRIALS:
+        progress(stage, done, total, records=records, note=note)
+    elif note:
+        console.say(f"{stage}: {note}")
 
 
 def _record(tracker: MlflowTracker, plan: ClassifierPlan, trained: TrainedClassifier) -> None:

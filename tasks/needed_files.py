@@ -17,7 +17,7 @@ from tasks.extract import Extraction
 from tasks.manifest import MANIFEST, file_sha256
 from tasks.model_cache import has_model
 from tasks.model_facts import BY_LIBRARY, BY_REFERENCE, FACTS, URL_LISTS, FileFacts, Kind, PackagedFile
-from tasks.model_files import CLASSIFIER_FILE, SINGLE_FILE, ModelReference, fetch_command, parse_model
+from tasks.model_files import CLASSIFIER_FILE, SINGLE_FILE, ModelReference, parse_model
 from tasks.recipes.curation import CurationRecipe
 from tasks.rule import Rule
 from tasks.store import Store
@@ -123,7 +123,7 @@ def _named(reference: str, store: Store) -> NeededFile:
     facts = _facts_of(parsed, reference)
     is_changed = parsed.sha256 and folder.exists()
     state = "is in the store, and not what its hash says" if is_changed else "is not in the store"
-    problem = f"it {state}: `{fetch_command(store.models, reference)}`"
+    problem = f"it {state}: bring it with --fetch"
     return replace(_file(_short(parsed), facts, parsed.sha256, None, reference), problem=problem)
 
 

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.dedup.candidates import BandGroups, Scratch
-from tasks.dedup.jaccard import jaccard, min_equal_hashes
 from tasks.dedup.signature import MinHash, WordHashes, shingles, signatures
 
 Side = Literal["train", "validation", "test"]
@@ -40,6 +39,8 @@ def clusters(lines: Sequence[str]) -> NDArray[np.int64]:
 
     Memory: 1 kB a line for its signature, 8 bytes for each distinct run of words in lines that share a band with any.
     """
+    from tasks.dedup.jaccard import jaccard, min_equal_hashes  # scipy.stats: a second that a form need not wait
+
     first_of: dict[str, int] = {}
     numbers = np.array([first_of.setdefault(line, len(first_of)) for line in lines], dtype=np.int64)
     distinct = list(first_of)

@@ -13,8 +13,8 @@
         bundle/                      there when it is complete, and then not made again
         reports/                     pictures, slices, worst errors, trials
 
-The test side and the reporting half are looked at once, for the figures; nothing is chosen by them. What a killed training
-leaves besides is cleared away by the next one.
+The test side and the reporting half are looked at once, for the figures; nothing is chosen by them. What a killed
+training leaves besides is cleared away by the next one.
 """
 
 from __future__ import annotations
@@ -171,9 +171,7 @@ def _train(
         bundle = load_bundle(folder / "bundle")
         measured = measure(bundle, parts.held_out, score_document, identity=configuration.identity_slices)
     else:
-        bundle, measured = _make(
-            configuration, gathered, parts, chosen, folder / "bundle", score_document, created, work
-        )
+        bundle, measured = _make(configuration, gathered, parts, chosen, folder, score_document, created)
     progress("model", 1, 1, note=f"average precision {measured.report.average_precision}")
     reports = folder / "reports"
     write_reports(bundle, measured, parts.held_out, reports, negative=configuration.negative)
@@ -269,11 +267,10 @@ def _make(
     folder: Path,
     score_document: ScoreDocument | None,
     created: str,
-    work: Path,
 ) -> tuple[Bundle, Measured]:
     """The chosen settings once more, for good: model, calibration, threshold, figures, bundle."""
     settings = chosen.settings
-    with tempfile.TemporaryDirectory(dir=work, prefix=TEMPORARY_PREFIX) as scratch:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY_PREFIX) as scratch:
         path, dense_path = Path(scratch) / "model.ftz", Path(scratch) / "model.bin"
         lines = _lines(parts.train, settings, configuration)
         train_fast_text(lines, settings.training, path, quantised=True, dense_out=dense_path)
@@ -307,7 +304,7 @@ def _make(
         given_up = _given_up(model, dense, configuration, parts.test, path, dense_path)
         complete = at_threshold.model_copy(update={"scores": {**measured.figures(), **given_up}})
         text = card(complete, measured, threshold, gathered, parts.sizes(), chosen)
-        return save_bundle(folder, complete, path, seen, text), measured
+        return save_bundle(folder / "bundle", complete, path, seen, text), measured
 
 
 def _threshold(

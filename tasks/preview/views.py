@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from tasks.checks import Check
+from tasks.language import LanguageRule
 from tasks.preview.charts import Axis, Floats, Histogram, axis_for, curve_thresholds, histogram, line, number
 from tasks.preview.decide import CheckOutcome, Removed, RuleOutcome, nearest, retention
 from tasks.preview.run import Chain, Changed, Comparison
@@ -189,8 +190,13 @@ def _earlier_limit(check: Check, rule: Rule, earlier: Rule | None) -> float | No
     """The limit before the settings were changed, where it was another."""
     if earlier is None or type(earlier) is not type(rule):
         return None
-    old = earlier.limit(check.threshold)
-    return old if old != rule.limit(check.threshold) else None
+    old = _limit(check, earlier)
+    return old if old != _limit(check, rule) else None
+
+
+def _limit(check: Check, rule: Rule) -> float:
+    """In force; of a language rule that for languages without one of their own."""
+    return rule.min_score_of("") if isinstance(rule, LanguageRule) else rule.limit(check.threshold)
 
 
 def _other_limits(chain: Chain, index: int, number_: int) -> Iterator[OtherLimit]:

@@ -78,8 +78,18 @@ NEGATIVES: Templates = (
         "A swelling of the {part} is common, mostly harmless, and seen with ultrasound.",
         {
             "part": (
-                "testicle", "penis", "breast", "vagina", "anus", "scrotum", "vulva", "nipple", "prostate", "rectum",
-                "uterus", "ovary",
+                "testicle",
+                "penis",
+                "breast",
+                "vagina",
+                "anus",
+                "scrotum",
+                "vulva",
+                "nipple",
+                "prostate",
+                "rectum",
+                "uterus",
+                "ovary",
             )
         },
     ),
@@ -92,7 +102,10 @@ NEGATIVES: Templates = (
     ),
     (
         '"Don\'t be {article} {noun}," he said and kissed her on the forehead.',
-        {"article": ("a", "such a"), "noun": ("fool", "silly goose", "stupid girl", "baby", "bloody idiot", "damn hero")},
+        {
+            "article": ("a", "such a"),
+            "noun": ("fool", "silly goose", "stupid girl", "baby", "bloody idiot", "damn hero"),
+        },
     ),
     (
         '"{oath}!" he shouted, and kicked the {thing} that would not start.',

@@ -138,8 +138,9 @@ def test_short_lines_in_english_stay_and_others_do_not() -> None:
     decide = LanguageRule().build()
     assert decide(document("Open the gate of the mill, please")) == Keep()
     assert decide(document("Bitte öffnen Sie das Wehr der Mühle")) != Keep()
-    untrusting = LanguageRule(trusted_letters=0).build()
-    assert untrusting(document("Open the gate of the mill, please")) != Keep()
+    assert decide(document("Gate shut till noon")) == Keep()
+    drop = LanguageRule(trusted_letters=0).build()(document("Gate shut till noon"))
+    assert isinstance(drop, Drop) and drop.reason == "language_score"
 
 
 EN, DE, UNSURE = ("en", SURE_SCORE), ("de", SURE_SCORE), ("de", SURE_SCORE - 0.0001)
@@ -195,7 +196,8 @@ def test_program_code_alone_is_in_no_language() -> None:
     assert (identified.language, identified.language_score) == (NO_LANGUAGE, 1.0)
     assert drop == Drop("language_code", 1.0, 0.75, "en")
     assert LanguageRule(languages=("en", NO_LANGUAGE)).build()(document(PROGRAM)) == Keep()
-    assert LanguageRule(max_code_fraction=1.0).build()(document(PROGRAM)) == Keep()
+    unlimited = LanguageRule(max_code_fraction=1.0).build_identified()
+    assert unlimited(document(PROGRAM))[0].language == "en"
 
 
 @pytest.mark.parametrize(("fraction", "kept"), [(0.75, True), (0.7501, False)])

@@ -80,7 +80,7 @@ def test_a_rule_asks_the_model_that_it_names(named: tuple[str, Path]) -> None:
 
 def test_a_language_that_the_model_does_not_know_is_refused(named: tuple[str, Path]) -> None:
     name, models = named
-    with models_in(models), pytest.raises(ValueError, match="does not know fr; it knows de, en$"):
+    with models_in(models), pytest.raises(ValueError, match=r"does not know fr; it knows de, en$"):
         LanguageRule(languages=("de", "fr"), model=name, min_score=0.6).build()
 
 

@@ -56,13 +56,13 @@ def test_files_of_several_recipes_are_listed_once_with_all_users(store: Store) -
     assert files[lists].used_by == ("fineweb: url_filter",)  # smoke does without
 
 
-def test_a_named_model_that_is_not_in_the_store_is_a_problem_with_its_command(store: Store) -> None:
+def test_a_named_model_that_is_not_in_the_store_is_a_problem(store: Store) -> None:
     name, reference = next(iter(KNOWN_MODELS.items()))
     recipe = smoke().model_copy(update={"language": LanguageRule(model=name, min_score=0.65)})
     file = by_name(needed_files([recipe], store))[name]
     assert file.reference == reference and file.sha256 == reference[-64:] and file.size_bytes is None
     assert file.used_by == ("smoke: language",) and file.licence == "CC-BY-SA-3.0"
-    assert "is not in the store: `tokenmill doctor" in file.problem and file.problem.endswith("--fetch`")
+    assert file.problem == "it is not in the store: bring it with --fetch"
 
 
 def test_models_in_the_store_are_looked_at_byte_by_byte(store: Store) -> None:

@@ -11,13 +11,14 @@ import pytest
 from pydantic import ValidationError
 from sklearn.metrics import average_precision_score
 
-from tasks.classifiers.gate import GateRows, GateRules, Scored, judge, unseen
+from tasks.classifiers.gate import GateRows, GateRules, Scored, judge
 from tasks.classifiers.scores import FloatArray
 
 NUM_TEXTS, NUM_BACKGROUND = 900, 1_000
 LABELS = np.arange(NUM_TEXTS) % 3 == 0
 ROWS = GateRows(LABELS)
 RULES = GateRules()
+SMALL_SLICES = GateRules(min_slice_texts=20)
 RECALL = GateRules(metric="recall")
 
 
@@ -169,7 +170,7 @@ def test_a_guarded_slice_may_fall_by_the_stated_amount(num_more: int, passed: bo
     """Two of 40 are .05, exactly; in binary, 1 - .95 is more than that."""
     places = np.flatnonzero(LABELS)[:40]
     champion = dataclasses.replace(WEAK, scores=np.where(np.isin(np.arange(NUM_TEXTS), places), 0.9, WEAK.scores))
-    verdict = judge(with_misses(num_more, places), champion, GateRows(LABELS, named(places)), RULES)
+    verdict = judge(with_misses(num_more, places), champion, GateRows(LABELS, named(places)), SMALL_SLICES)
     assert verdict.passed is passed
     if not passed:
         assert verdict.why == (
@@ -186,7 +187,7 @@ def test_false_alarms_on_a_guarded_slice_count_from_twenty_texts_on(num_texts: i
     candidate.scores[places] = 0.6
     champion = dataclasses.replace(WEAK, scores=WEAK.scores.copy())
     champion.scores[places] = 0.5
-    verdict = judge(candidate, champion, GateRows(LABELS, named(places)), RULES)
+    verdict = judge(candidate, champion, GateRows(LABELS, named(places)), SMALL_SLICES)
     assert verdict.passed is passed
     assert passed or "it flags 20 of 20 negative texts of 'identity: religion', the champion 0 (+100.0%)" in verdict.why
 
@@ -195,17 +196,17 @@ def test_a_slice_of_the_background_is_guarded() -> None:
     """Five alarms keep the limit of the whole, but are all of the news."""
     news = np.arange(NUM_BACKGROUND) < 50
     rows = GateRows(LABELS, background_slices={"news": news})
-    verdict = judge(model("toxicity@2", 2.0, num_alarms=5), WEAK, rows, RULES)
+    verdict = judge(model("toxicity@2", 2.0, num_alarms=5), WEAK, rows, SMALL_SLICES)
     assert not verdict.passed and "it flags 5 of 50 ordinary texts of 'news', the champion 0" in verdict.why
     rows = GateRows(LABELS, background_slices={"news": ~news})
-    assert judge(model("toxicity@2", 2.0, num_alarms=5), WEAK, rows, RULES).passed
+    assert judge(model("toxicity@2", 2.0, num_alarms=5), WEAK, rows, SMALL_SLICES).passed
 
 
 def test_all_texts_are_guarded_and_the_worst_fall_is_told() -> None:
     """A better ranking with a threshold so high that it finds much less."""
     strict = Scored("toxicity@2", "strict", 0.9, STRONG.scores, background(0))
     places = np.flatnonzero(LABELS)[:30]
-    verdict = judge(strict, WEAK, GateRows(LABELS, named(places)), RULES)
+    verdict = judge(strict, WEAK, GateRows(LABELS, named(places)), SMALL_SLICES)
     assert not verdict.passed and "and 1 more slices fall too far" in verdict.why
     assert verdict.figures["average_precision_difference_low"] > 0
     assert verdict.figures["num_slices_fallen"] == 2
@@ -242,10 +243,3 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_rules_have_bounds(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         GateRules.model_validate(wrong)
-
-
-def test_what_a_model_was_trained_on_is_seen() -> None:
-    hashes = np.array([1, 2, 3, 2**64 - 1], dtype=np.uint64)
-    first, second = np.array([2], dtype=np.uint64), np.array([2**64 - 1, 7], dtype=np.uint64)
-    assert unseen(hashes, first, second).tolist() == [True, False, True, False]
-    assert unseen(hashes).all()

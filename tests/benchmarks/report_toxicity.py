@@ -1,0 +1,168 @@
+"""What the embedded classifier of toxicity does on texts that nothing was trained, tuned or chosen on.
+
+    python -m tests.benchmarks.report_toxicity [--pages NUM]
+
+Prints Markdown. Intervals are Clopper and Pearson's, 95 %. "Flagged" is what the rule drops with its own threshold.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tasks.classifiers.proportion import Proportion, proportion
+from tasks.document import Document, Drop
+from tasks.filters.toxicity import Toxicity
+from tests.benchmarks import toxicity_texts as texts
+from tests.data.toxicity_sets import SETS, sentences
+
+LIMITS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+NUM_PLANTED = 1000
+PLANTED_SEED = 7
+SHORT_SENTENCE_WORDS = 4
+PASSAGES_PER_CHAPTER = 20
+
+Toxicities = Callable[[str], tuple[float, str]]
+"""Toxicity of a text, and its worst piece."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Toxicities of every kind of held-out text."""
+
+    pages: dict[str, list[float]]
+    """Of ordinary pages, by part."""
+    others: dict[str, list[float]]
+    """Of other ordinary texts, by kind."""
+    comments: list[float]
+    tweets: dict[str, list[float]]
+    """By label."""
+    planted: list[tuple[int, float, bool]]
+    """Words of the toxic sentence, the page's toxicity, and whether the worst piece is where the sentence is."""
+
+    def false_alarms(self, limit: float = 0.5) -> Proportion:
+        return flagged([score for scores in self.pages.values() for score in scores], limit)
+
+    def found(self, limit: float = 0.5, min_words: int = 1) -> Proportion:
+        """Planted sentences whose page is flagged and whose place is named."""
+        hits = [score > limit and at_place for words, score, at_place in self.planted if words >= min_words]
+        return proportion(sum(hits), len(hits))
+
+
+def flagged(scores: Sequence[float], limit: float = 0.5) -> Proportion:
+    return proportion(sum(score > limit for score in scores), len(scores))
+
+
+def toxicities() -> Toxicities:
+    """As the rule computes them."""
+    [check] = Toxicity().checks()
+    assert check.detail is not None
+    from tasks.text_features import TextFeatures
+
+    def toxicity(text: str) -> tuple[float, str]:
+        features = TextFeatures(Document("0" * 32 + "-0", text, "report"))
+        value = check.figure(features)
+        assert value is not None
+        assert check.detail is not None
+        return value, check.detail(features)
+
+    return toxicity
+
+
+def held_out_pages() -> dict[str, list[str]]:
+    """The ordinary pages of the hard figure."""
+    return {
+        part: [page.text for page in pages if page.side == "held out"]
+        for part, pages in (("web", texts.web_pages()), ("docs", texts.documentation_pages()))
+    }
+
+
+def make_report(num_pages: int | None = None, num_planted: int = NUM_PLANTED) -> Report:
+    """Score it all; `num_pages` of each part at most, the first by hash."""
+    toxicity = toxicities()
+
+    def scores(those: Iterable[str]) -> list[float]:
+        return [toxicity(text)[0] for text in those]
+
+    pages = {part: sorted(found, key=texts.number)[:num_pages] for part, found in held_out_pages().items()}
+    comments = texts.comments("test")
+    toxic = [sentence for comment in comments for sentence in comment.toxic_sentences()]
+    planted = []
+    for each in texts.plant(pages["web"], sorted(set(toxic)), num_planted, PLANTED_SEED):
+        value, piece = toxicity(each.text)
+        at_place = piece in each.text and _overlaps(each, piece)
+        planted.append((len(each.sentence.split()), value, at_place))
+    tweets = {
+        name: scores(tweet.text for tweet in texts.tweets() if tweet.held_out and tweet.kind == kind)
+        for kind, name in (("0", "hate"), ("1", "offensive"), ("2", "neither"))
+    }
+    return Report(
+        pages={part: scores(found) for part, found in pages.items()},
+        others={name: scores(found) for name, found in _others().items()},
+        comments=scores(comment.text for comment in comments),
+        tweets=tweets,
+        planted=planted,
+    )
+
+
+def _overlaps(planted: texts.Planted, piece: str) -> bool:
+    end = planted.start + len(planted.sentence)
+    start = planted.text.find(piece)
+    while 0 <= start < end:
+        if start + len(piece) > planted.start:
+            return True
+        start = planted.text.find(piece, start + 1)
+    return False
+
+
+def _others() -> dict[str, list[str]]:
+    others = {name: list(sentences(templates)) for name, templates in SETS.items()}
+    by_part: dict[str, list[str]] = {}
+    for page in texts.other_pages():
+        if page.side == "held out":
+            by_part.setdefault(page.part, []).append(page.text)
+    novels = by_part.pop("novels")
+    others["news articles"] = by_part["news"]
+    others["questions with their passage (BoolQ)"] = by_part["questions"]
+    others["passages of novels (LAMBADA)"] = novels
+    others[f"the same, {PASSAGES_PER_CHAPTER} joined to a chapter"] = [
+        "\n".join(novels[start : start + PASSAGES_PER_CHAPTER]) for start in range(0, len(novels), PASSAGES_PER_CHAPTER)
+    ]
+    others["web texts that people judged (DCLM)"] = texts.judged_pages()
+    return others
+
+
+def markdown(report: Report) -> str:
+    lines = ["| ordinary held-out pages | flagged |", "|---|---|"]
+    lines += [f"| {part} | {flagged(scores)} |" for part, scores in report.pages.items()]
+    lines += [f"| **both** | **{report.false_alarms()}** |", "", "| other ordinary texts | flagged |", "|---|---|"]
+    lines += [f"| {name} | {flagged(scores)} |" for name, scores in report.others.items()]
+    lines += [f"| tweets labelled neither | {flagged(report.tweets['neither'])} |", ""]
+    lines += ["| toxic held-out texts | flagged |", "|---|---|"]
+    lines += [f"| comments with a toxic span (SemEval, test part) | {flagged(report.comments)} |"]
+    for min_words in (1, SHORT_SENTENCE_WORDS, 10):
+        of = f" of at least {min_words} words" if min_words > 1 else ""
+        found = report.found(min_words=min_words)
+        lines += [f"| a toxic sentence{of} on an ordinary page, page flagged and place named | {found} |"]
+    lines += [f"| tweets labelled {name} | {flagged(report.tweets[name])} |" for name in ("hate", "offensive")]
+    lines += ["", "| max_toxicity | ordinary pages | web pages | comments | planted sentences |", "|---|---|---|---|---|"]
+    for limit in LIMITS:
+        cells = (
+            report.false_alarms(limit),
+            flagged(report.pages["web"], limit),
+            flagged(report.comments, limit),
+            report.found(limit),
+        )
+        lines += [f"| {limit:g} | {' | '.join(f'{100 * cell.fraction:.2f} %' for cell in cells)} |"]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pages", type=int, help="of each part at most")
+    print(markdown(make_report(parser.parse_args().pages)))
+
+
+if __name__ == "__main__":
+    main()

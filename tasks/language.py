@@ -82,6 +82,8 @@ EMBEDDED_MIN_SCORE = 0.5
 
 SURE_SCORE = 0.5
 """Likelier than all others together, by any model whose scores are probabilities."""
+MIN_WINDOW_LETTERS = 80
+"""A window with fewer, of 200 characters, is a table of figures, and in no other language for sure."""
 
 
 @dataclass(frozen=True)
@@ -242,10 +244,15 @@ class LanguageRule(Rule):
 
     def _mixed(self, text: str, model: LanguageModel) -> Drop | None:
         """What windows over the whole text say, as far as the model is sure of them."""
-        found = model.identify(windows(text)) if self.min_share else []
-        sure = [language for language, score in found if score >= SURE_SCORE and language != NO_LANGUAGE]
-        others = Counter(language for language in sure if language not in self.languages)
-        share = 1 - others.total() / len(sure) if sure else 1.0
+        pieces = windows(text) if self.min_share else []
+        wanted, others = 0, Counter[str]()
+        for piece, (language, score) in zip(pieces, model.identify(pieces), strict=True):
+            if score >= SURE_SCORE:
+                if language in self.languages:
+                    wanted += 1
+                elif language != NO_LANGUAGE and num_letters(piece, MIN_WINDOW_LETTERS) >= MIN_WINDOW_LETTERS:
+                    others[language] += 1
+        share = wanted / (wanted + others.total()) if others else 1.0
         if share >= self.min_share:
             return None
         return Drop("language_mixed", round(share, 4), self.min_share, min(others, key=lambda one: (-others[one], one)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-MAX_WINDOWS, WINDOW_CHARS, MIN_WINDOW_LETTERS = 8, 200, 80
+MAX_WINDOWS, WINDOW_CHARS = 8, 200
 CHARS_PER_WINDOW = 600
 """Windows are a third of a text at most: what they cost is a third of what its language costs."""
 
@@ -33,7 +33,8 @@ _CODE_LINE = re.compile(
         (
             r".*[;{}\\]$",  # a statement, a block, a line that goes on
             r"[})\]]",  # what a block or a call ends with
-            r"from [\w.]+ import|import [\w.]+(?: as \w+|, [\w.]+)*;?$|import .* from|def \w+ ?\(|class \w+ ?[:({]|@\w+",
+            r"from [\w.]+ import|import [\w.]+(?: as \w+|, [\w.]+)*;?$|import .* from",
+            r"def \w+ ?\(|class \w+ ?[:({]|@\w+",
             r"(?:async )?(?:if|elif|for|while|with|except|switch|catch)\b.*[:({]$",
             r"(?:else|try|finally|do|pass|break|continue|return) ?:?$",
             r"(?:return|raise|assert|yield|await|del) [\w.'\"\[({-]+(?:$|[.,(\[{+*/=<>-]| [=!<>+*/-])",
@@ -87,12 +88,10 @@ def _is_code(line: str) -> bool:
 def windows(text: str) -> list[str]:
     """Up to `MAX_WINDOWS` pieces of `WINDOW_CHARS`, evenly spread from the text's beginning to its end.
 
-    One for each `CHARS_PER_WINDOW`, without those that have fewer than `MIN_WINDOW_LETTERS` letters. None at all of a
-    text that is too short for two.
+    One for each `CHARS_PER_WINDOW`; none at all of a text that is too short for two.
     """
     number = min(MAX_WINDOWS, len(text) // CHARS_PER_WINDOW)
     if number < 2:
         return []
     last = len(text) - WINDOW_CHARS
-    pieces = (text[start : start + WINDOW_CHARS] for start in (last * each // (number - 1) for each in range(number)))
-    return [piece for piece in pieces if num_letters(piece, MIN_WINDOW_LETTERS) >= MIN_WINDOW_LETTERS]
+    return [text[start : start + WINDOW_CHARS] for start in (last * each // (number - 1) for each in range(number))]

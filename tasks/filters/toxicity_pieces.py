@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from tasks.document import Edit
 
 MAX_LINE_CHARS = 200
-MIN_PIECE_WORDS = 6
+MIN_PIECE_WORDS = 4
 MAX_UNIT_CHARS = 1000
 """A sentence without an end (tables, code, a megabyte of one letter) is cut here."""
 

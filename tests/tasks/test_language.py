@@ -17,8 +17,17 @@ from pydantic import ValidationError
 
 from tasks import language
 from tasks.document import Document, Drop, Keep
-from tasks.language import MAX_CHARS, NO_LANGUAGE, SURE_SCORE, LanguageRule, identify, wanted_probability
+from tasks.language import (
+    MAX_CHARS,
+    MIN_WINDOW_LETTERS,
+    NO_LANGUAGE,
+    SURE_SCORE,
+    LanguageRule,
+    identify,
+    wanted_probability,
+)
 from tasks.language_models import EmbeddedModel
+from tasks.language_shape import WINDOW_CHARS
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 
@@ -73,11 +82,13 @@ class Said:
         self.beginning, self.found = beginning, found
 
     def identify(self, pieces: Sequence[str]) -> list[tuple[str, float]]:
-        return [self.beginning] if len(pieces) == 1 else list(self.found)
+        if len(pieces) == 1:
+            return [self.beginning]
+        return [*self.found, *[("en", 0.0)] * len(pieces)][: len(pieces)]
 
 
 LETTERS = "x" * 100
-LONG = "the mill " * 1000
+PIECES = "the mill stands by the river " * 200
 
 
 def said(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, float]) -> None:
@@ -162,9 +173,17 @@ def test_windows_that_the_model_is_sure_of_vote(
     monkeypatch: pytest.MonkeyPatch, found: tuple[tuple[str, float], ...], share: float | None
 ) -> None:
     said(monkeypatch, ("en", 0.9), *found)
-    decision = LanguageRule().build()(document(LONG))
+    decision = LanguageRule().build()(document(PIECES))
     assert decision == (Keep() if share is None else Drop("language_mixed", share, 0.5, "de"))
-    assert LanguageRule(min_share=0.0).build()(document(LONG)) == Keep()
+    assert LanguageRule(min_share=0.0).build()(document(PIECES)) == Keep()
+
+
+@pytest.mark.parametrize(("num_letters", "kept"), [(MIN_WINDOW_LETTERS - 1, True), (MIN_WINDOW_LETTERS, False)])
+def test_a_window_of_figures_has_no_vote(monkeypatch: pytest.MonkeyPatch, num_letters: int, kept: bool) -> None:
+    said(monkeypatch, ("en", 0.9), DE, DE)
+    piece = "a" * num_letters + "1" * (WINDOW_CHARS - num_letters)
+    decision = LanguageRule().build()(document(piece + "b" * 800 + piece))
+    assert decision == (Keep() if kept else Drop("language_mixed", 0.0, 0.5, "de"))
 
 
 @pytest.mark.parametrize("code", ["de", "fr", "ru"])

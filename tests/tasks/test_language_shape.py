@@ -16,7 +16,6 @@ from tasks.language_shape import (
     CHARS_PER_WINDOW,
     MAX_FORM_CHARS,
     MAX_WINDOWS,
-    MIN_WINDOW_LETTERS,
     WINDOW_CHARS,
     code_fraction,
     num_letters,
@@ -141,12 +140,6 @@ def check_windows(text: str) -> list[str]:
         assert len(window) == WINDOW_CHARS
         position = text.index(window, position)
     return found
-
-
-@pytest.mark.parametrize(("letters", "num_windows"), [(MIN_WINDOW_LETTERS, 2), (MIN_WINDOW_LETTERS - 1, 0)])
-def test_a_window_of_figures_says_nothing(letters: int, num_windows: int) -> None:
-    piece = "a" * letters + "1" * (WINDOW_CHARS - letters)
-    assert len(windows(piece + "1" * (2 * CHARS_PER_WINDOW - 2 * WINDOW_CHARS) + piece)) == num_windows
 
 
 def test_programs_and_pages_are_told_apart(shared_data: Path) -> None:

@@ -53,7 +53,7 @@ def test_words_and_marks() -> None:
 
 def test_plain_line() -> None:
     lines = {
-        "  One\n\ttwo\u00a0three\x00four ": "One two three four",
+        "  One\n\ttwo\u00a0three\x00four ": "One  two three four",
         "__label__toxic </s> a__label__b": "__ label__toxic < /s> a__ label__b",
         "½\ud800": "½\ufffd",
         "": "",

@@ -242,8 +242,8 @@ def _train_classifier(options: argparse.Namespace, _: Store) -> int:
         return _estimated(options, dry_run_train_classifier(plan, parameters))
     result = train_classifier(parameters)
     for name, value in sorted(result["scores"].items()):
-        print(f"{name:<32}{value:>14,.4f}")
-    print(f"threshold{result['threshold']:>37,.4f}\n{result['pinned']}")
+        print(f"{name:<40}{value:>16,.4f}")
+    print(result["pinned"])
     return print_json(options, result)
 
 

@@ -18,7 +18,6 @@ MIN_PIECE_WORDS = 4
 MAX_UNIT_CHARS = 1000
 """A sentence without an end (tables, code, a megabyte of one letter) is cut here."""
 
-MIN_FUNCTION_WORDS = 2
 FUNCTION_WORDS = frozenset(
     "a all an and are as at be but by can do don't for get had has have he her him his how i i'm if in is it it's just"
     " like me my no not of on or she should so that the their them they this to was we were what who will with would"
@@ -74,9 +73,8 @@ def _cut(start: int, end: int) -> Iterator[Piece]:
 
 
 def reads_as_english(piece: str) -> bool:
-    """Whether it has `MIN_FUNCTION_WORDS` function words, repeated ones counted each time."""
-    words = _WORD.findall(piece.lower().replace("’", "'"))
-    return sum(word in FUNCTION_WORDS for word in words) >= MIN_FUNCTION_WORDS
+    """Whether it has a function word."""
+    return not FUNCTION_WORDS.isdisjoint(_WORD.findall(piece.lower().replace("’", "'")))
 
 
 def removal_edits(text: str, pieces: Sequence[Piece], is_toxic: Sequence[bool]) -> tuple[Edit, ...]:

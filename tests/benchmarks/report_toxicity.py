@@ -70,22 +70,21 @@ def toxicities() -> Toxicities:
     return toxicity
 
 
-def held_out_pages() -> dict[str, list[str]]:
-    """The ordinary pages of the hard figure."""
-    return {
-        part: [page.text for page in pages if page.side == "held out"]
-        for part, pages in (("web", texts.web_pages()), ("docs", texts.documentation_pages()))
-    }
+def held_out_pages(num: int | None = None) -> dict[str, list[str]]:
+    """The ordinary pages of the hard figure, so many of each part at most."""
+    web = [page.text for page in texts.web_pages() if page.side == "held out"]
+    docs = [page.text for page in texts.documentation_pages("held out", num)]
+    return {"web": sorted(web, key=texts.number)[:num], "docs": docs}
 
 
 def make_report(num_pages: int | None = None, num_planted: int = NUM_PLANTED) -> Report:
-    """Score it all; `num_pages` of each part at most, the first by hash."""
+    """Score it all; of pages, comments and each other kind so many at most, the first by hash."""
     toxicity = toxicities()
 
     def scores(those: Iterable[str]) -> list[float]:
-        return [toxicity(text)[0] for text in those]
+        return [toxicity(text)[0] for text in sorted(those, key=texts.number)[:num_pages]]
 
-    pages = {part: sorted(found, key=texts.number)[:num_pages] for part, found in held_out_pages().items()}
+    pages = held_out_pages(num_pages)
     comments = texts.comments("test")
     toxic = [sentence for comment in comments for sentence in comment.toxic_sentences()]
     planted = []

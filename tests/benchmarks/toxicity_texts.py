@@ -4,7 +4,7 @@ A page's side is a hash of its name, so that nothing is on two of them:
 
     part    training                 threshold                held out
     web     hash 0 of 4              2 of 4                   1 and 3 of 4: the odd ones
-    docs    0 of 16                  1 of 16                  the other 14 of 16
+    docs    0 and 8 of 16            1 of 16                  the other 13 of 16
     news, questions, novels  0 of 4  1 of 4                   2 and 3 of 4
 
 `web` is the main content of annotated web pages as people marked it; `docs` is English documentation as Debian installs
@@ -94,11 +94,10 @@ def number(name: str) -> int:
 
 def side_of(part: str, name: str) -> Side:
     """The side of a page; `name` is its address, its path, or, where it has neither, its text."""
-    if part == "web":
-        remainder, tunes = number(name) % 4, 2
-    else:
-        remainder, tunes = number(name) % (16 if part == "docs" else 4), 1
-    return "train" if remainder == 0 else "tune" if remainder == tunes else "held out"
+    remainder = number(name) % (16 if part == "docs" else 4)
+    trains = (0, 8) if part == "docs" else (0,)
+    tunes = 2 if part == "web" else 1
+    return "train" if remainder in trains else "tune" if remainder == tunes else "held out"
 
 
 def web_pages() -> Iterator[Page]:
@@ -107,23 +106,36 @@ def web_pages() -> Iterator[Page]:
             yield Page("web", side_of("web", row["url"]), row["main_content"])
 
 
-def documentation_pages() -> Iterator[Page]:
-    """Distinct pages; none where Debian's packages are not installed."""
+def documentation_pages(side: Side | None = None, num: int | None = None) -> Iterator[Page]:
+    """Distinct pages of one side or all, in the order of their numbers, so many at most.
+
+    None where Debian's packages are not installed.
+    """
+    files = {
+        str(file.relative_to(DEBIAN)): file
+        for pattern in DOCUMENTATION
+        for file in DEBIAN.glob(pattern)
+        if NOT_ENGLISH not in str(file) and file.is_file()
+    }
+    seen: set[str] = set()
+    for name in sorted(files, key=lambda name: (number(name), name)):
+        page_side = side_of("docs", name)
+        if side not in (None, page_side):
+            continue
+        if num is not None and len(seen) >= num:
+            return
+        text = _main_content(files[name].read_bytes())
+        if len(text) >= MIN_DOCUMENTATION_CHARS and text not in seen:
+            seen.add(text)
+            yield Page("docs", page_side, text)
+
+
+def _main_content(html: bytes) -> str:
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.encoding import detect_encoding
     from resiliparse.parse.html import HTMLTree
 
-    seen = set()
-    for pattern in DOCUMENTATION:
-        for file in sorted(DEBIAN.glob(pattern)):
-            if NOT_ENGLISH in str(file) or not file.is_file():
-                continue
-            content = file.read_bytes()
-            tree = HTMLTree.parse_from_bytes(content, detect_encoding(content))
-            text = extract_plain_text(tree, main_content=True)
-            if len(text) >= MIN_DOCUMENTATION_CHARS and text not in seen:
-                seen.add(text)
-                yield Page("docs", side_of("docs", str(file.relative_to(DEBIAN))), text)
+    return str(extract_plain_text(HTMLTree.parse_from_bytes(html, detect_encoding(html)), main_content=True))
 
 
 def other_pages() -> Iterator[Page]:

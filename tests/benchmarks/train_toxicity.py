@@ -3,6 +3,9 @@
 Labelled pieces and ordinary pages of `toxicity_texts` are written as files, and `tasks.classifiers.train` does the rest,
 as it does for `tokenmill train-classifier`. The same data gives the same bundle, byte for byte.
 
+Of the tweets those called offensive are left out: most of them have a swear word and no more. With them recall of
+planted sentences was 2 points lower, and false alarms on web pages were twice as many.
+
 Comments are labelled by the piece: one is toxic where it holds a toxic offset, and ordinary otherwise, which teaches the
 classifier that the register of an angry comment is not in itself toxic. Ordinary text outweighs the rest on purpose:
 trained on tweets and comments alone, such a model calls two of three ordinary pages toxic.
@@ -30,9 +33,7 @@ from tests.data.toxicity_sets import sentences
 
 CREATED = "2026-11-22"
 SETTINGS = Settings(
-    training=FastTextTraining(
-        epoch=5, lr=0.2, word_ngrams=1, min_subword_chars=0, max_subword_chars=0, cutoff=60_000
-    ),
+    training=FastTextTraining(min_subword_chars=4, max_subword_chars=6, bucket=500_000, cutoff=60_000),
 )
 
 _LICENCES = {
@@ -52,8 +53,8 @@ _LICENCES = {
 def labelled_texts() -> Iterator[tuple[str, str, bool]]:
     """Source, text and whether it is toxic: what is trained and validated on."""
     for tweet in texts.tweets():
-        if not tweet.held_out:
-            yield "tweets", tweet.text, tweet.kind != "2"
+        if not tweet.held_out and tweet.kind != "1":
+            yield "tweets", tweet.text, tweet.kind == "0"
     for comment in texts.comments("train"):
         for start, end in split_into_pieces(comment.text):
             yield "comments", comment.text[start:end], comment.is_toxic(start, end)

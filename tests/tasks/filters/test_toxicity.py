@@ -1,156 +1,214 @@
-"""The toxicity rule, and the figures that its card claims, measured again."""
+"""The toxicity rule: its limit, its two actions, its models, and the figures that its card claims, measured again."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
+import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tasks.document import Document, Drop, Keep
+from tasks.classifiers.bundle import Bundle, embedded, load_bundle, save_bundle
+from tasks.classifiers.fast_text import FastTextTraining, train_fast_text
+from tasks.document import Document, Drop, Keep, Rewrite
 from tasks.filters.toxicity import (
-    MODEL_FILE,
+    AGGREGATIONS,
+    PieceClassifier,
     Toxicity,
-    as_classifier_input,
-    document_toxicity,
-    load_classifier,
-    score_piece,
-    split_into_pieces,
+    highest_english_sentence,
+    highest_piece,
 )
+from tasks.filters.toxicity_pieces import split_into_pieces
+from tasks.formatters.edits import apply_edits
+from tasks.model_files import CLASSIFIER_FILE, models_in
+from tests.benchmarks import toxicity_texts
+from tests.benchmarks.report_toxicity import flagged, make_report, toxicities
+from tests.data.toxicity_negatives import NEGATIVES
+from tests.data.toxicity_sets import SETS, sentences
 
 INSULT = "You are a stupid idiot and a disgusting piece of shit."
-CALM = "The boat was found on the far bank of the river, and its oars lay in the grass beside the path. "
+CALM = "The boat was found on the far bank of the river, and its oars lay in the grass beside the path."
+PAGE = "\n".join([CALM] * 30)
+MAX_MODEL_BYTES = 2_000_000
 
 
-def test_pieces() -> None:
-    assert list(split_into_pieces("")) == []
-    assert list(split_into_pieces(" \n\n\t")) == []
-    assert list(split_into_pieces("One. Two.\r\n  Three ")) == ["One. Two.", "Three"]
-    long_line = "A" * 150 + '." ' + "B" * 60 + "! C"
-    assert list(split_into_pieces(long_line)) == ["A" * 150 + ".", "B" * 60 + "!", "C"]
-    assert [len(piece) for piece in split_into_pieces("x" * 2500)] == [1000, 1000, 500]
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle(embedded("toxicity"))
 
 
-@pytest.mark.parametrize(("num_chars", "num_pieces"), [(200, 1), (201, 2)])
-def test_a_line_is_cut_into_sentences_beyond_200_characters(num_chars: int, num_pieces: int) -> None:
-    line = "One. " + "x" * (num_chars - 5)
-    assert len(list(split_into_pieces(line))) == num_pieces
+def test_one_insult_on_a_long_page_is_found(document: Callable[[str], Document]) -> None:
+    decide = Toxicity().build()
+    assert decide(document(PAGE)) == Keep()
+    decision = decide(document(f"{PAGE}\n{INSULT}\n{PAGE}"))
+    assert isinstance(decision, Drop)
+    assert (decision.reason, decision.threshold, decision.detail) == ("toxic", 0.5, INSULT)
 
 
-@given(st.text())
-def test_pieces_are_parts_of_the_text_in_order(text: str) -> None:
-    position = 0
-    for piece in split_into_pieces(text):
-        assert piece == piece.strip() != ""
-        position = text.index(piece, position) + len(piece)
+def test_half_is_the_threshold_of_the_classifier(bundle: Bundle) -> None:
+    threshold = bundle.classifier.threshold
+    identity = PieceClassifier(lambda texts: [], type(bundle.classifier.calibration)(), threshold, len, ())  # type: ignore[arg-type]
+    assert identity.toxicity(threshold) == pytest.approx(0.5)
+    assert identity.toxicity(threshold + 1e-6) > 0.5 > identity.toxicity(threshold - 1e-6)
+    assert identity.toxicity(0.0) < 0.01 < 0.99 < identity.toxicity(1.0)
 
 
-def test_classifier_input() -> None:
-    assert as_classifier_input("RT @Jo: Don't &amp; 1984!! http://x.org/y") == "rt : don't & 0 !!"
-    assert as_classifier_input("a\nb\x00c\ud800") == "a b \x00 c \ufffd"
-    assert as_classifier_input("@jo www.x.org") == ""
+def test_the_rule_agrees_with_the_aggregation(bundle: Bundle, document: Callable[[str], Document]) -> None:
+    """What chose the threshold, in training, is what the rule computes."""
+    score = AGGREGATIONS[bundle.classifier.aggregation]
+    toxicity = toxicities()
+    for text in (INSULT, CALM, PAGE, f"{PAGE}\n{INSULT}", "What an idiot!", "x"):
+        above = score(bundle.probabilities, text) > bundle.classifier.threshold
+        assert (toxicity(text)[0] > 0.5) == above
+        assert (Toxicity().build()(document(text)) != Keep()) == above
 
 
-@given(st.text())
-def test_classifier_input_is_one_line_of_utf8(text: str) -> None:
-    classifier_input = as_classifier_input(text)
-    assert "\n" not in classifier_input
-    classifier_input.encode("utf-8")
+def test_aggregations() -> None:
+    scores = {INSULT: 0.7, CALM: 0.2, "kill dumb_buffer idiom garbage": 0.9}
+    text = "\n".join(scores)
 
+    def probabilities(pieces: list[str]) -> list[float]:  # type: ignore[misc]
+        return [scores[piece] for piece in pieces]
 
-def test_scores() -> None:
-    model = load_classifier(MODEL_FILE)
-    assert score_piece(model, INSULT) > 0.9
-    assert score_piece(model, CALM) < 0.1
-    assert score_piece(model, '"""!!! 1984') == 0.0
-    assert load_classifier(MODEL_FILE) is model
-
-
-def test_the_mean_is_weighted_by_characters() -> None:
-    model = load_classifier(MODEL_FILE)
-    toxic, calm = score_piece(model, INSULT), score_piece(model, CALM)
-    length, calm_length = len(INSULT), len(CALM.strip())
-    toxicity, worst = document_toxicity(model, f"{CALM}\n{INSULT}")
-    assert toxicity == pytest.approx((toxic * length + calm * calm_length) / (length + calm_length))
-    assert worst == INSULT
-    assert document_toxicity(model, " \n") == (0.0, "")
+    assert highest_piece(probabilities, text) == 0.9  # type: ignore[arg-type]
+    assert highest_english_sentence(probabilities, text) == 0.7  # type: ignore[arg-type]
+    assert highest_piece(probabilities, " \n") == highest_english_sentence(probabilities, "") == 0.0  # type: ignore[arg-type]
 
 
 def test_boundary(document: Callable[[str], Document]) -> None:
     text = f"{CALM}\n{INSULT}\n{CALM}"
-    toxicity, _ = document_toxicity(load_classifier(MODEL_FILE), text)
+    toxicity, _ = toxicities()(text)
+    assert 0.5 < toxicity < 1.0
     assert Toxicity(max_toxicity=toxicity).build()(document(text)) == Keep()
     below = toxicity - 1e-9
     assert Toxicity(max_toxicity=below).build()(document(text)) == Drop("toxic", toxicity, below, INSULT)
 
 
-def test_a_page_with_one_insult_passes_and_one_full_of_them_does_not(document: Callable[[str], Document]) -> None:
-    decide = Toxicity().build()
-    assert decide(document(CALM * 20 + "\n" + INSULT)) == Keep()
-    assert isinstance(decide(document(CALM * 2 + "\n" + "\n".join([INSULT] * 6))), Drop)
+def test_spans_are_removed(document: Callable[[str], Document]) -> None:
+    text = f"{PAGE}\n{INSULT}\n\n{PAGE}"
+    rule = Toxicity(action="remove_spans")
+    decision = rule.build()(document(text))
+    assert isinstance(decision, Rewrite)
+    assert decision.text == f"{PAGE}\n{PAGE}" == apply_edits(text, decision.edits)
+    [edit] = decision.edits
+    assert (edit.kind, edit.reason, edit.start) == ("span_removed", "toxic_span", len(PAGE) + 1)
+    assert edit.removed.strip() == INSULT
+    assert rule.build()(document(PAGE)) == Keep()
+    score = rule.build_score()(document(text))
+    assert score.text == decision.text
+    assert score.drop is None
+
+
+def test_boundary_of_what_may_be_removed(document: Callable[[str], Document]) -> None:
+    text = f"{CALM}\n{INSULT}"
+    share = len(INSULT) / (len(INSULT) + len(CALM))
+    at, below = (
+        Toxicity(action="remove_spans", max_removed_fraction=limit) for limit in (share, share - 1e-9)
+    )
+    assert isinstance(at.build()(document(text)), Rewrite)
+    expected = Drop("toxic_share", share, share - 1e-9)
+    assert below.build()(document(text)) == expected == below.build_score()(document(text)).drop
+    assert Toxicity(action="remove_spans", max_removed_fraction=1).build()(document(INSULT)) == Drop("empty")
+
+
+@pytest.mark.parametrize("action", ["drop", "remove_spans"])
+def test_other_languages_pass(action: str, document: Callable[..., Document]) -> None:
+    rule = Toxicity.model_validate({"action": action})
+    assert isinstance(rule.build()(document(INSULT, language="en")), Drop)
+    assert rule.build()(document(INSULT, language="de")) == Keep()
+    assert rule.build_score()(document(INSULT, language="de")).figures == (None,)
 
 
 def test_the_worst_piece_is_given_whole(document: Callable[[str], Document]) -> None:
     """The ledger cuts it, when it has hidden what must not be shown."""
-    text = "you stupid idiot " * 40
+    text = "you are a stupid idiot " * 20
     decision = Toxicity().build()(document(text))
     assert isinstance(decision, Drop)
     assert decision.detail == text.strip()
 
 
-def test_other_languages_pass(document: Callable[..., Document]) -> None:
-    decide = Toxicity().build()
-    assert isinstance(decide(document(INSULT, language="en")), Drop)
-    assert decide(document(INSULT, language="de")) == Keep()
+def test_the_model_is_loaded_once(document: Callable[[str], Document], monkeypatch: pytest.MonkeyPatch) -> None:
+    import fasttext
+
+    from tasks.classifiers import fast_text
+    from tasks.screen import built
+
+    loads = []
+    load = fasttext.load_model
+    monkeypatch.setattr(fasttext, "load_model", lambda path: loads.append(path) or load(path))
+    fast_text._loaded.cache_clear()
+    for rule in (Toxicity(), Toxicity(max_toxicity=0.4), Toxicity(action="remove_spans")):
+        for _ in range(2):
+            built(rule)(document(INSULT))
+            rule.build()(document(INSULT))
+    assert len(loads) == 1
 
 
-def test_another_model_file(tmp_path: Path) -> None:
-    assert Toxicity().files() == (MODEL_FILE,)
-    missing, damaged = tmp_path / "missing.ftz", tmp_path / "damaged.ftz"
-    assert Toxicity(model_file=missing).files() == (missing,)
-    with pytest.raises(ValueError, match=r"missing\.ftz is not a fastText model"):
-        Toxicity(model_file=missing).build()
-    damaged.write_bytes(b"not a model" * 100)
-    with pytest.raises(ValueError, match=r"damaged\.ftz is not a fastText model"):
-        Toxicity(model_file=damaged).build()
+def test_a_bundle_of_the_store(tmp_path: Path, bundle: Bundle, document: Callable[[str], Document]) -> None:
+    """Another classifier with another threshold: the limit stays .5."""
+    strict = bundle.classifier.model_copy(update={"threshold": 1.0})
+    made = save_bundle(tmp_path / "made", strict, bundle.model_path, bundle.seen(), "")
+    models = tmp_path / "models"
+    shutil.copytree(made.folder, models / made.sha256)
+    rule = Toxicity(model=f"toxicity@2#sha256={made.sha256}")
+    with models_in(models):
+        assert rule.files() == (models / made.sha256 / CLASSIFIER_FILE,)
+        assert rule.build()(document(INSULT)) == Keep()
+    assert Toxicity().files() == (bundle.folder / CLASSIFIER_FILE,)
+    with models_in(tmp_path), pytest.raises(ValueError, match="not in the store"):
+        rule.build()
+    with pytest.raises(ValueError, match=r"label='toxic' is for a model that is one file"):
+        Toxicity(label="toxic").build()
 
 
-def test_the_model_is_small() -> None:
-    assert MODEL_FILE.stat().st_size < 1_500_000
-    assert MODEL_FILE.with_suffix(".md").is_file()
+def test_a_classifier_of_whole_documents_is_refused(tmp_path: Path, bundle: Bundle) -> None:
+    of_documents = bundle.classifier.model_copy(update={"aggregation": "", "unit": "document"})
+    made = save_bundle(tmp_path / "made", of_documents, bundle.model_path, bundle.seen(), "")
+    shutil.copytree(made.folder, tmp_path / made.sha256)
+    with models_in(tmp_path), pytest.raises(ValueError, match="has the aggregation none, for whole documents"):
+        Toxicity(model=f"toxicity@2#sha256={made.sha256}").build()
 
 
-def test_naming_a_group_is_not_toxic() -> None:
-    """None of these sentences, nor their patterns, are among those trained on."""
-    model = load_classifier(MODEL_FILE)
-    for sentence in (
-        "My muslim neighbours invited us for dinner.",
-        "As a transgender person I went to the clinic.",
-        "Jewish people celebrate Hanukkah in winter.",
-        "Lesbian couples may adopt children in this state.",
-        "I am a gay man and I love my husband.",
-    ):
-        assert score_piece(model, sentence) < 0.3, sentence
+def test_a_model_that_is_one_file(tmp_path: Path, document: Callable[[str], Document]) -> None:
+    examples = [("bad", f"you stupid idiot number {number}") for number in range(300)]
+    examples += [("good", f"the boat is on the river, day {number}") for number in range(300)]
+    path = tmp_path / "model.bin"
+    train_fast_text(examples, FastTextTraining(), path, quantised=False)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / sha256).mkdir()
+    path.rename(tmp_path / sha256 / "model")
+    reference = f"/somewhere/model.bin#sha256={sha256}"
+    with models_in(tmp_path):
+        decide = Toxicity(model=reference, label="bad").build()
+        assert isinstance(decide(document("you stupid idiot number nine")), Drop)
+        assert decide(document("the boat is on the river, day nine")) == Keep()
+        with pytest.raises(ValueError, match=r"has the labels \w+, \w+: say which of them means toxic"):
+            Toxicity(model=reference).build()
 
 
-def test_false_alarms_on_held_out_pages(shared_data: Path, document: Callable[[str], Document]) -> None:
-    from tasks.filters.train_toxicity import pages
+def test_the_embedded_bundle_is_small_and_describes_itself(bundle: Bundle) -> None:
+    assert bundle.model_path.stat().st_size < MAX_MODEL_BYTES
+    assert bundle.classifier.languages == ("en",)
+    card = (bundle.folder / "card.md").read_text()
+    assert "MIT" in card
+    assert "CC-BY-SA" in card
 
-    decide = Toxicity().build()
-    held_out = list(pages(shared_data / "web" / "pages.gold.jsonl.gz", held_out=True))
-    assert len(held_out) == 252
-    assert [text[:80] for text in held_out if text and decide(document(text)) != Keep()] == []
+
+def test_the_sets_are_not_trained_on() -> None:
+    trained = set(sentences(NEGATIVES))
+    for name, templates in SETS.items():
+        found = sentences(templates)
+        assert len(set(found)) >= 100, name
+        assert not trained & set(found), name
+        assert not {template for template, _ in templates} & {template for template, _ in NEGATIVES}
 
 
-def test_recall_on_held_out_comments(shared_data: Path, document: Callable[[str], Document]) -> None:
-    decide = Toxicity().build()
-    path = shared_data / "toxicity" / "toxic_spans_test.csv.gz"
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        comments = [row["text"] for row in csv.DictReader(file) if json.loads(row["spans"])]
-    assert len(comments) == 1606
-    assert sum(decide(document(text)) != Keep() for text in comments) / len(comments) > 0.85
+def test_pieces_of_the_planted_page(shared_data: Path) -> None:
+    """A planted sentence is a line of its own, and begins where it is said to."""
+    pages = [page.text for page in toxicity_texts.web_pages() if page.side == "held out"][:20]
+    for planted in toxicity_texts.plant(pages, [f"Sentence {number} of the test." for number in range(30)], 30):
+        end = planted.start + len(planted.sentence)
+        assert planted.text[planted.start : end] == planted.sentence
+        assert planted.text[planted.start - 1] == planted.text[end] == "\n"
+        assert any(start <= planted.start and end <= stop for start, stop in split_into_pieces(planted.text))

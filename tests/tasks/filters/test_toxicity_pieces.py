@@ -1,0 +1,109 @@
+"""Where pieces begin and end, which of them read as sentences, and how they are taken out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.filters.toxicity_pieces import (
+    FUNCTION_WORDS,
+    MAX_UNIT_CHARS,
+    MIN_PIECE_WORDS,
+    reads_as_english,
+    removal_edits,
+    split_into_pieces,
+)
+from tasks.formatters.edits import apply_edits
+
+TEXTS = st.text(st.characters() | st.sampled_from("\n\r ab.!?\"'”\u2028"), max_size=300)
+LINE = "the boat lay here"  # as many words as a piece needs
+
+
+def pieces(text: str) -> list[str]:
+    return [text[start:end] for start, end in split_into_pieces(text)]
+
+
+def without(text: str, *toxic: int) -> str:
+    found = split_into_pieces(text)
+    is_toxic = [index in toxic for index in range(len(found))]
+    return apply_edits(text, removal_edits(text, found, is_toxic))
+
+
+def test_lines_and_sentences() -> None:
+    assert pieces("") == pieces(" \n\n\t") == []
+    assert pieces(f"  {LINE}.\r\n\r\n{LINE}! ") == [f"{LINE}.", f"{LINE}!"]
+    first, second = "A b c d " * 15 + 'e."', "F g h i " * 12 + "j!"
+    assert pieces(f"{first} {second} Kl") == [first, f"{second} Kl"]
+
+
+@pytest.mark.parametrize(("num_chars", "num_pieces"), [(200, 1), (201, 2)])
+def test_a_line_is_cut_into_sentences_beyond_200_characters(num_chars: int, num_pieces: int) -> None:
+    line = f"{LINE}. {LINE} "
+    line += "x" * (num_chars - len(line))
+    assert len(pieces(line)) == num_pieces
+
+
+def test_few_words_are_read_with_what_follows() -> None:
+    words = "one two three four five".split()
+    few, enough = " ".join(words[: MIN_PIECE_WORDS - 1]), " ".join(words[:MIN_PIECE_WORDS])
+    assert pieces(f"{enough}\n{LINE}") == [enough, LINE]
+    assert pieces(f"{few}\n{LINE}\n{LINE}") == [f"{few}\n{LINE}", LINE]
+    assert pieces(f"{LINE}\n{few}\n") == [f"{LINE}\n{few}"], "the last has nothing behind it"
+    assert pieces(few) == [few]
+
+
+def test_a_unit_without_an_end_is_cut() -> None:
+    assert [len(piece) for piece in pieces("x" * 2500)] == [MAX_UNIT_CHARS, MAX_UNIT_CHARS, 500]
+
+
+@given(TEXTS)
+def test_pieces_hold_all_but_white_space_in_order(text: str) -> None:
+    position = 0
+    for start, end in split_into_pieces(text):
+        assert not text[position:start].strip()
+        assert text[start:end] == text[start:end].strip() != ""
+        position = end
+    assert not text[position:].strip()
+
+
+def test_sentences_and_what_is_none() -> None:
+    assert reads_as_english("What a boat!")
+    assert reads_as_english("WHO IS IT")
+    assert reads_as_english("I’m late, don’t wait")
+    assert not reads_as_english("$ kill -STOP 16690 | class Garbage")
+    assert {"the", "you", "i'm"} <= FUNCTION_WORDS
+
+
+def test_what_stays_is_joined_as_it_was() -> None:
+    a, b, c, d = (f"{name} {LINE}" for name in "ABCD")
+    lines = f"{a}\n{b}\n\n{c}\n{d}"
+    assert without(lines) == lines
+    assert without(lines, 0) == f"{b}\n\n{c}\n{d}"
+    assert without(lines, 1) == f"{a}\n{c}\n{d}"
+    assert without(lines, 1, 2) == f"{a}\n{d}"
+    assert without(lines, 3) == f"{a}\n{b}\n\n{c}"
+    assert without(f"{lines}\n", 2, 3) == f"{a}\n{b}"
+    assert without(lines, 0, 1, 2, 3) == ""
+
+
+def test_a_sentence_is_taken_out_of_its_paragraph() -> None:
+    a, b, c = (f"{name} {LINE} {'and so on ' * 9}on." for name in "ABC")
+    text = f"{a} {b} {c}\n\n{LINE}"
+    assert pieces(text) == [a, b, c, LINE]
+    assert without(text, 0) == f"{b} {c}\n\n{LINE}"
+    assert without(text, 1) == f"{a} {c}\n\n{LINE}"
+    assert without(text, 2) == f"{a} {b}\n\n{LINE}"
+    assert without(text, 1, 2) == f"{a}\n\n{LINE}"
+    assert without(text, 0, 1, 2) == LINE
+    assert without(text, 2, 3) == f"{a} {b}"
+
+
+@given(TEXTS, st.integers(0, 2**16))
+def test_removal_takes_the_toxic_pieces_and_white_space_alone(text: str, bits: int) -> None:
+    found = split_into_pieces(text)
+    is_toxic = [bool(bits >> index % 16 & 1) for index in range(len(found))]
+    edits = removal_edits(text, found, is_toxic)
+    assert len(edits) == sum(is_toxic)
+    kept = "".join(text[start:end] for (start, end), toxic in zip(found, is_toxic, strict=True) if not toxic)
+    assert "".join(apply_edits(text, edits).split()) == "".join(kept.split())

@@ -98,7 +98,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-RENAMED_IN: Mapping[tuple[str, str], Mapping[str, str]] = {
+RENAMED_IN: Mapping[tuple[str, str], dict[str, str]] = {
     ("train-classifier", "LabelledData"): {"file": "data", "licence": "data_licence", "origin": "data_origin"},
     ("train-classifier", "Background"): {
         "sources": "background",

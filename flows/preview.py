@@ -58,8 +58,8 @@ def check_preview(parameters: PreviewParameters) -> tuple[CurationRecipe, Curati
 def preview_corpus(parameters: PreviewParameters) -> dict[str, Any] | State[dict[str, Any]]:
     """Sample the sources, score the sample by every rule, and write the report into the store.
 
-    Returns report, folder, records, documents, kept, removed (by stage and reason), rules, models (which the recipe names,
-    pinned), mlflow_run_id; with changed settings also comparison.
+    Returns report, folder, records, documents, kept, removed (by stage and reason), rules, models (those that the
+    recipe names, pinned), mlflow_run_id; with changed settings also comparison.
     """
     recipe, changed = check_preview(parameters)
     store = current_store()

@@ -1,161 +1,280 @@
 """Toxic text, found by a small fastText classifier that reads piece by piece.
 
-A page is toxic when a good share of it is, not when one sentence is: news quotes insults, dictionaries list them. So
-the document is cut into pieces (lines, and long lines into sentences), each piece is scored on its own, and the
-document's toxicity is the mean of the scores weighted by the pieces' lengths. Of the rules that were measured (highest
-score, mean of the three highest, share of the text above a piece threshold) the weighted mean finds most toxic comments
-at the same number of false alarms.
+A document is as toxic as its most toxic piece that reads as a sentence, a piece being a line or a sentence, few words
+read together with what follows. A mean over the document cannot find one sentence on a long page; noisy or, and means
+of the highest few, raise what ordinary pages score more than what toxic ones do. What was measured is in the card of
+the embedded classifier, `tasks/classifiers/embedded/toxicity/card.md`.
 
-The classifier is `toxicity.ftz`; how it was trained and measured, and what it cannot do, is in `toxicity.md`. The
-threshold belongs to it: who trains his own (`python -m tasks.filters.train_toxicity`) calibrates the threshold again.
+A toxicity is a probability, moved so that .5 is the threshold of the classifier that gave it, whichever it is. So the
+limit of a recipe means as much with another classifier, where a probability would not.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import html
-import io
-import re
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tasks.checks import Check, CheckedRule
+from tasks.checks import Check, CheckedRule, Score
+from tasks.classifiers.bundle import embedded, load_bundle
+from tasks.classifiers.calibration import Calibration
+from tasks.classifiers.fast_text import load_fast_text
+from tasks.classifiers.normalise import normalised
+from tasks.document import Decision, Document, Drop, Edit, Keep, Rewrite
+from tasks.filters.toxicity_pieces import Piece, reads_as_english, removal_edits, split_into_pieces
+from tasks.formatters.edits import apply_edits
+from tasks.model_files import ModelName, model_files, model_path
 from tasks.text_features import TextFeatures
 
-MODEL_FILE = Path(__file__).with_name("toxicity.ftz")
-TOXIC_LABEL = "__label__toxic"
+EMBEDDED = "toxicity"
 
-MAX_LINE_CHARS = 200  # a longer line is cut into sentences: a paragraph hides one bad sentence in the average
-MAX_PIECE_CHARS = 1000  # a sentence without an end (tables, code, 1 MB of one letter) is cut here
-
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+")
-_MENTION_OR_LINK = re.compile(r"https?://\S+|www\.\S+|@\w+")
-_DIGITS = re.compile(r"\d+")
-_WORD_OR_MARK = re.compile(r"[^\W_]+(?:['’*@$][^\W_]+)*|[!?]+|[^\w\s]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+Probabilities = Callable[[Sequence[str]], list[float]]
+Judged = Callable[[str], bool]
+"""Whether the score of a piece counts."""
 
 
-def split_into_pieces(text: str) -> Iterator[str]:
-    """Lines, long lines cut into sentences, and endless sentences cut by length; never an empty piece."""
-    for line in text.splitlines():
-        stripped = line.strip()
-        sentences = _SENTENCE_END.split(stripped) if len(stripped) > MAX_LINE_CHARS else [stripped]
-        for sentence in sentences:
-            for start in range(0, len(sentence), MAX_PIECE_CHARS):
-                piece = sentence[start : start + MAX_PIECE_CHARS].strip()
-                if piece:
-                    yield piece
+def highest_piece(probabilities: Probabilities, text: str) -> float:
+    """The probability of the document's most toxic piece; 0 without a piece."""
+    return _highest(probabilities, text, _any_piece)
 
 
-def as_classifier_input(piece: str) -> str:
-    """The piece as the classifier sees it, in training and in use: one line of lower-case words and marks.
-
-    Case, digits, names and links are taken away because they would betray the source of a training example (a tweet, a
-    comment, a web page) instead of its tone. Lone surrogates have no UTF-8 form and become U+FFFD.
-    """
-    text = unicodedata.normalize("NFKC", _SURROGATE.sub("\ufffd", html.unescape(piece))).lower()
-    text = _DIGITS.sub("0", _MENTION_OR_LINK.sub(" ", text))
-    return " ".join(_WORD_OR_MARK.findall(text))
+def highest_english_sentence(probabilities: Probabilities, text: str) -> float:
+    """The probability of the most toxic of the pieces that read as English sentences; 0 where none does."""
+    return _highest(probabilities, text, reads_as_english)
 
 
-@functools.lru_cache(maxsize=2)
-def load_classifier(path: Path) -> Any:
-    """The fastText model in `path`, loaded once per process. Raises ValueError where it is no such model."""
-    import fasttext
-
-    try:
-        # load_model() prints a notice about its return type to stderr each time.
-        with contextlib.redirect_stderr(io.StringIO()):
-            model = fasttext.load_model(str(path))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not a fastText model ({error}); train one with tasks.filters.train_toxicity"
-        ) from error
-    if TOXIC_LABEL not in model.get_labels():
-        raise ValueError(
-            f"{path} has the labels {model.get_labels()}, but not {TOXIC_LABEL}; it was trained for another task"
-        )
-    return model
+AGGREGATIONS: Mapping[str, Callable[[Probabilities, str], float]] = {
+    "highest_piece": highest_piece,
+    "highest_english_sentence": highest_english_sentence,
+}
+"""How the probabilities of a document's pieces make its own, by the names that `classifier.json` gives them."""
 
 
-def score_piece(model: Any, piece: str) -> float:
-    """The classifier's probability of "toxic" for one piece, 0 to 1; 0 for a piece without any letter."""
-    classifier_input = as_classifier_input(piece)
-    if not any(char.isalpha() for char in classifier_input):
-        return 0.0
-    # Not model.predict(): in fasttext-wheel 0.9.2 under numpy 2 it raises for a string, and for a list with k > 1 it
-    # returns the best label's score for every label.
-    predictions = model.f.predict(classifier_input + "\n", -1, 0.0, "strict")
-    return min(1.0, max((score for score, label in predictions if label == TOXIC_LABEL), default=0.0))
+def _any_piece(piece: str) -> bool:
+    return True
+
+
+_JUDGED: Mapping[str, Judged] = {"highest_piece": _any_piece, "highest_english_sentence": reads_as_english}
+
+
+def _highest(probabilities: Probabilities, text: str, judged: Judged) -> float:
+    pieces = [text[start:end] for start, end in split_into_pieces(text)]
+    scores = probabilities(pieces)
+    place = _place_of_highest(judged, pieces, scores)
+    return 0.0 if place is None else scores[place]
+
+
+def _place_of_highest(judged: Judged, pieces: Sequence[str], scores: Sequence[float]) -> int | None:
+    """Highest first, because few pieces have to be looked at then; of equal ones the first."""
+    places = sorted(range(len(pieces)), key=scores.__getitem__, reverse=True)
+    return next((place for place in places if judged(pieces[place])), None)
+
+
+@dataclass(frozen=True)
+class PieceClassifier:
+    """What the rule needs of a classifier."""
+
+    raw_probabilities: Callable[[Sequence[str]], list[float]]
+    calibration: Calibration
+    threshold: float
+    """On the calibrated probability."""
+    judged: Judged
+    languages: tuple[str, ...]
+    """Those it has been trained on; none: nothing is known."""
+
+    def reads(self, language: str) -> bool:
+        """Whether its scores mean something; they do where the language is not known."""
+        return not (language and self.languages) or language in self.languages
+
+    def toxic_pieces(self, text: str, pieces: Sequence[Piece], max_toxicity: float) -> list[bool]:
+        """Of each piece whether its toxicity is above the limit. All are asked at once."""
+        texts = [text[start:end] for start, end in pieces]
+        raw = self.raw_probabilities(texts)
+        return [
+            self.toxicity(probability) > max_toxicity and self.judged(piece)
+            for piece, probability in zip(texts, raw, strict=True)
+        ]
+
+    def worst(self, text: str) -> tuple[float, str]:
+        """The highest toxicity of a piece, and that piece; 0 and nothing for a text without pieces."""
+        pieces = [text[start:end] for start, end in split_into_pieces(text)]
+        raw = self.raw_probabilities(pieces)
+        place = _place_of_highest(self.judged, pieces, raw)  # toxicity rises with it: of one it has to be computed
+        return (0.0, "") if place is None else (self.toxicity(raw[place]), pieces[place])
+
+    def toxicity(self, raw_probability: float) -> float:
+        """The calibrated probability, its odds divided by the threshold's: above .5 where it is above the threshold."""
+        probability = self.calibration.probability(raw_probability)
+        toxic, ordinary = probability * (1.0 - self.threshold), self.threshold * (1.0 - probability)
+        return toxic / (toxic + ordinary)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A document without its toxic pieces."""
+
+    text: str
+    edits: tuple[Edit, ...]
+    fraction: float
+    """Characters in toxic pieces, of those in all pieces."""
 
 
 class Toxicity(CheckedRule):
-    """Drops a document whose toxicity exceeds `max_toxicity`: reason "toxic", detail the worst piece; or "empty".
+    """Drops a document with a toxic piece, or removes its toxic pieces and drops it where these are much of it.
 
-    A document known to be in another language than English passes: the classifier has read none, and takes what it
-    does not know for slang (it scores one in ten other languages above the threshold).
+    Reasons of a Drop: empty (also where nothing is left); toxic (value: the toxicity of the worst piece; detail: that
+    piece); toxic_share (value: characters in toxic pieces, of all). Edits: toxic_span (span_removed, one a piece).
+
+    A document known to be in a language that the classifier has not been trained on passes: it takes words that it does
+    not know for slang.
     """
 
     kind: Literal["toxicity"] = "toxicity"
     libraries: ClassVar[tuple[str, ...]] = ("fasttext-wheel",)
 
+    model: ModelName = Field(
+        "",
+        description="The classifier: empty for the embedded one, name@version or name@alias of the registry, or a path"
+        " or address with #sha256=...",
+    )
+    label: str = Field(
+        "", description="Of a model that is one file: its label for toxic text, without __label__. Its threshold is .5."
+    )
+    action: Literal["drop", "remove_spans"] = Field(
+        "drop", description="What becomes of a document with a toxic piece: dropped, or kept without such pieces."
+    )
     max_toxicity: float = Field(
-        0.3,
+        0.5,
         gt=0.0,
         lt=1.0,
-        description="Mean toxicity of a document's pieces, weighted by characters, at most. 0.3 belongs to the supplied"
-        " model: at most 1 of 248 ordinary pages scored higher in cross-validation (toxicity.md).",
+        description="Toxicity of a piece, at most. 0.5 is the classifier's own threshold: the embedded one's is above"
+        " what 99.5 % of ordinary pages have (its card). Higher finds less, and is wrong more seldom.",
     )
-    model_file: Path | None = Field(
-        None, description="Another fastText model with the label __label__toxic; needs its own threshold."
+    max_removed_fraction: float = Field(
+        0.3,
+        ge=0.0,
+        le=1.0,
+        description="With remove_spans: a document that is toxic for more than this share of its characters is dropped."
+        " Our own choice: what is left of it answers to what is gone.",
     )
 
     def files(self) -> tuple[Path, ...]:
-        return (self.model_file or MODEL_FILE,)
+        return model_files(self.model, embedded(EMBEDDED))
 
     def checks(self) -> tuple[Check, ...]:
-        """Raises ValueError where the model file is missing or is no toxicity model."""
-        model = load_classifier(self.files()[0])
+        """Raises ValueError where the model is missing, or is none for pieces of text."""
+        if self.action == "remove_spans":
+            removal = self._removal()
+
+            def removed_fraction(features: TextFeatures) -> float | None:
+                found = removal(features.document)
+                return found.fraction if found else None
+
+            title = "characters in toxic pieces, of all"
+            return (Check("toxic_share", "max_removed_fraction", "above", removed_fraction, title),)
+        classifier = self._classifier()
 
         @functools.lru_cache(maxsize=1)
-        def judged(text: str) -> tuple[float, str]:
-            return document_toxicity(model, text)
+        def worst(text: str) -> tuple[float, str]:
+            return classifier.worst(text)
 
         def toxicity(features: TextFeatures) -> float | None:
-            return judged(features.text)[0] if features.document.language in ("", "en") else None
+            return worst(features.text)[0] if classifier.reads(features.document.language) else None
 
         def worst_piece(features: TextFeatures) -> str:
-            return judged(features.text)[1]
+            return worst(features.text)[1]
 
-        return (Check("toxic", "max_toxicity", "above", toxicity, "mean toxicity of the text", worst_piece),)
+        return (Check("toxic", "max_toxicity", "above", toxicity, "toxicity of the worst piece", worst_piece),)
+
+    def build(self) -> Callable[[Document], Decision]:
+        if self.action == "drop":
+            return super().build()
+        removal = self._removal()
+
+        def decide(document: Document) -> Decision:
+            if not document.text.strip():
+                return Drop("empty")
+            found = removal(document)
+            if found is None or not found.edits:
+                return Keep()
+            return self._drop(found) or Rewrite(found.text, found.edits)
+
+        return decide
+
+    def build_score(self) -> Callable[[Document], Score]:
+        if self.action == "drop":
+            return super().build_score()
+        removal = self._removal()
+
+        def score(document: Document) -> Score:
+            if not document.text.strip():
+                return Score(document.text, (None,), Drop("empty"))
+            found = removal(document)
+            if found is None:
+                return Score(document.text, (None,), None)
+            return Score(found.text, (found.fraction,), self._drop(found))
+
+        return score
+
+    def _drop(self, removal: Removal) -> Drop | None:
+        if removal.fraction > self.max_removed_fraction:
+            return Drop("toxic_share", removal.fraction, self.max_removed_fraction)
+        return None if removal.text.strip() else Drop("empty")
+
+    def _removal(self) -> Callable[[Document], Removal | None]:
+        """What is taken out of a document; None for one in a language that the classifier does not read."""
+        classifier = self._classifier()
+
+        def removal(document: Document) -> Removal | None:
+            if not classifier.reads(document.language):
+                return None
+            pieces = split_into_pieces(document.text)
+            is_toxic = classifier.toxic_pieces(document.text, pieces, self.max_toxicity)
+            edits = removal_edits(document.text, pieces, is_toxic)
+            num_chars = sum(end - start for start, end in pieces)
+            num_toxic = sum(end - start for (start, end), toxic in zip(pieces, is_toxic, strict=True) if toxic)
+            return Removal(apply_edits(document.text, edits), edits, num_toxic / num_chars if num_chars else 0.0)
+
+        return removal
+
+    def _classifier(self) -> PieceClassifier:
+        path = model_path(self.model, embedded(EMBEDDED))
+        if not path.is_dir():
+            return _single_file(path, self.model, self.label)
+        bundle = load_bundle(path)
+        if self.label:
+            raise ValueError(f"toxicity.label={self.label!r} is for a model that is one file; {path} names its own")
+        classifier = bundle.classifier
+        if classifier.aggregation not in _JUDGED:
+            how = classifier.aggregation or "none, for whole documents"
+            raise ValueError(
+                f"the classifier {classifier.name} in {path} has the aggregation {how}, but the toxicity rule knows"
+                f" {', '.join(_JUDGED)}: train one of unit piece with one of these"
+            )
+        assert bundle.model  # a model whose labels are others than the bundle says ends here, before any work
+        return PieceClassifier(
+            bundle.raw_probabilities,
+            classifier.calibration,
+            classifier.threshold,
+            _JUDGED[classifier.aggregation],
+            classifier.languages,
+        )
 
 
-def document_toxicity(model: Any, text: str) -> tuple[float, str]:
-    """Mean score of the text's pieces, weighted by their characters, and the piece with the highest score.
-
-    A text without pieces (empty, only whitespace) has toxicity 0.
-    """
-    weighted_sum, num_chars, highest_score, worst_piece = 0.0, 0, -1.0, ""
-    for piece in split_into_pieces(text):
-        score = score_piece(model, piece)
-        weighted_sum += score * len(piece)
-        num_chars += len(piece)
-        if score > highest_score:
-            highest_score, worst_piece = score, piece
-    return (weighted_sum / num_chars if num_chars else 0.0), worst_piece
+def _single_file(path: Path, model: str, label: str) -> PieceClassifier:
+    """A model of which nothing is known but its label; what it gives is taken as it is."""
+    labels = load_fast_text(path).labels
+    if label not in labels:
+        raise ValueError(
+            f"the model {model} has the labels {', '.join(labels[:20])}: say which of them means toxic text"
+            " (--set toxicity.label=...)"
+        )
+    return PieceClassifier(functools.partial(_probabilities, path, label), Calibration(), 0.5, _any_piece, ())
 
 
-def highest_piece(probabilities: Callable[[Sequence[str]], list[float]], text: str) -> float:
-    """A document is as toxic as its most toxic piece; 0 without a piece."""
-    return max(probabilities(list(split_into_pieces(text))), default=0.0)
-
-
-AGGREGATIONS: Mapping[str, Callable[[Callable[[Sequence[str]], list[float]], str], float]] = {
-    "highest_piece": highest_piece
-}
-"""How the probabilities of a document's pieces make its own, by the names that `classifier.json` gives them."""
+def _probabilities(path: Path, label: str, texts: Sequence[str]) -> list[float]:
+    return load_fast_text(path).probabilities(normalised("plain_line", texts), label)

@@ -18,12 +18,17 @@ MIN_PIECE_WORDS = 4
 MAX_UNIT_CHARS = 1000
 """A sentence without an end (tables, code, a megabyte of one letter) is cut here."""
 
-FUNCTION_WORDS = frozenset(
-    "a all an and are as at be but by can do don't for get had has have he her him his how i i'm if in is it it's just"
-    " like me my no not of on or she should so that the their them they this to was we were what who will with would"
-    " you you're your".split()
+POINTING_WORDS = frozenset(
+    "an don't he he's her him his how i'm it's me my our she she's should such that that's the their them these they"
+    " they're this those us was we were what what's who will would you you're your yourself".split()
 )
-"""Words of which hardly an English sentence has none, and which lists of names and program code seldom have."""
+"""Words of which one makes it likely that somebody is spoken of, or spoken to."""
+OTHER_FUNCTION_WORDS = frozenset(
+    "about all and are as at be but by can cannot do for from get had has have if in is it just like more no not of on"
+    " or out so that then there to too up very when with".split()
+)
+"""Words that sentences have, and program code and lists of names one of now and then."""
+MIN_LETTER_FRACTION = 0.75
 
 Piece = tuple[int, int]
 """Where a piece begins and ends in its text, in characters."""
@@ -73,8 +78,11 @@ def _cut(start: int, end: int) -> Iterator[Piece]:
 
 
 def reads_as_english(piece: str) -> bool:
-    """Whether it has a function word."""
-    return not FUNCTION_WORDS.isdisjoint(_WORD.findall(piece.lower().replace("’", "'")))
+    """Whether it has a pointing word or two other function words, and is letters for the most part."""
+    words = _WORD.findall(piece.lower().replace("’", "'"))
+    if sum(map(len, words)) < MIN_LETTER_FRACTION * sum(map(len, piece.split())):
+        return False
+    return not POINTING_WORDS.isdisjoint(words) or sum(word in OTHER_FUNCTION_WORDS for word in words) >= 2
 
 
 def removal_edits(text: str, pieces: Sequence[Piece], is_toxic: Sequence[bool]) -> tuple[Edit, ...]:

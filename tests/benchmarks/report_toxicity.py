@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tasks.classifiers.proportion import Proportion, proportion
-from tasks.document import Document, Drop
+from tasks.document import Document
 from tasks.filters.toxicity import Toxicity
 from tests.benchmarks import toxicity_texts as texts
 from tests.data.toxicity_sets import SETS, sentences
@@ -145,7 +145,11 @@ def markdown(report: Report) -> str:
         found = report.found(min_words=min_words)
         lines += [f"| a toxic sentence{of} on an ordinary page, page flagged and place named | {found} |"]
     lines += [f"| tweets labelled {name} | {flagged(report.tweets[name])} |" for name in ("hate", "offensive")]
-    lines += ["", "| max_toxicity | ordinary pages | web pages | comments | planted sentences |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| max_toxicity | ordinary pages | web pages | comments | planted sentences |",
+        "|---|---|---|---|---|",
+    ]
     for limit in LIMITS:
         cells = (
             report.false_alarms(limit),

@@ -4,7 +4,7 @@ A page's side is a hash of its name, so that nothing is on two of them:
 
     part    training                 threshold                held out
     web     hash 0 of 4              2 of 4                   1 and 3 of 4: the odd ones
-    docs    0 and 8 of 16            1 of 16                  the other 13 of 16
+    docs    0 of 8                   1 of 32                  all others
     news, questions, novels  0 of 4  1 of 4                   2 and 3 of 4
 
 `web` is the main content of annotated web pages as people marked it; `docs` is English documentation as Debian installs
@@ -94,10 +94,10 @@ def number(name: str) -> int:
 
 def side_of(part: str, name: str) -> Side:
     """The side of a page; `name` is its address, its path, or, where it has neither, its text."""
-    remainder = number(name) % (16 if part == "docs" else 4)
-    trains = (0, 8) if part == "docs" else (0,)
-    tunes = 2 if part == "web" else 1
-    return "train" if remainder in trains else "tune" if remainder == tunes else "held out"
+    if part == "docs":
+        return "train" if number(name) % 8 == 0 else "tune" if number(name) % 32 == 1 else "held out"
+    remainder = number(name) % 4
+    return "train" if remainder == 0 else "tune" if remainder == (2 if part == "web" else 1) else "held out"
 
 
 def web_pages() -> Iterator[Page]:
@@ -135,7 +135,8 @@ def _main_content(html: bytes) -> str:
     from resiliparse.parse.encoding import detect_encoding
     from resiliparse.parse.html import HTMLTree
 
-    return str(extract_plain_text(HTMLTree.parse_from_bytes(html, detect_encoding(html)), main_content=True))
+    tree = HTMLTree.parse_from_bytes(html, detect_encoding(html) or "utf-8")
+    return str(extract_plain_text(tree, main_content=True))
 
 
 def other_pages() -> Iterator[Page]:

@@ -1,14 +1,14 @@
 """Make the embedded classifier of toxicity anew: `python -m tests.benchmarks.train_toxicity [--out FOLDER]`.
 
-Labelled pieces and ordinary pages of `toxicity_texts` are written as files, and `tasks.classifiers.train` does the rest,
-as it does for `tokenmill train-classifier`. The same data gives the same bundle, byte for byte.
+Labelled pieces and ordinary pages of `toxicity_texts` are written as files, and `tasks.classifiers.train` does the
+rest, as it does for `tokenmill train-classifier`. The same data gives the same bundle, byte for byte.
 
 Of the tweets those called offensive are left out: most of them have a swear word and no more. With them recall of
 planted sentences was 2 points lower, and false alarms on web pages were twice as many.
 
-Comments are labelled by the piece: one is toxic where it holds a toxic offset, and ordinary otherwise, which teaches the
-classifier that the register of an angry comment is not in itself toxic. Ordinary text outweighs the rest on purpose:
-trained on tweets and comments alone, such a model calls two of three ordinary pages toxic.
+Comments are labelled by the piece: one is toxic where it holds a toxic offset, and ordinary otherwise, which teaches
+the classifier that the register of an angry comment is not in itself toxic. Ordinary text outweighs the rest on
+purpose: trained on tweets and comments alone, such a model calls two of three ordinary pages toxic.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.data.toxicity_sets import sentences
 
 CREATED = "2026-11-22"
 SETTINGS = Settings(
-    training=FastTextTraining(min_subword_chars=4, max_subword_chars=6, bucket=500_000, cutoff=60_000),
+    training=FastTextTraining(min_subword_chars=4, max_subword_chars=6, bucket=500_000, cutoff=35_000),
 )
 
 _LICENCES = {
@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=embedded("toxicity"), help="folder of the bundle, made anew")
     parser.add_argument("--work", type=Path, help="for the data, the trials and the reports; else they are removed")
-    parser.add_argument("--trials", type=int, default=1, help="settings that are tried, beginning with the present ones")
+    parser.add_argument("--trials", type=int, default=1, help="settings that are tried, the present ones first")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         trained = train(options.work or Path(scratch), trials=options.trials)

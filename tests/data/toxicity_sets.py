@@ -68,9 +68,9 @@ NEWS_OF_CRIMES: Templates = (
 SLURS_IN_QUOTES = ("idiot", "moron", "stupid cow", "filthy pig", "worthless trash", "fat loser", "ugly bitch")
 QUOTED: Templates = (
     (
-        'The referee reported that a spectator had called the goalkeeper {article} "{slur}", and the club apologised'
-        " the same evening.",
-        {"article": ("a",), "slur": SLURS_IN_QUOTES},
+        'The referee reported that a spectator had shouted "{slur}" at the goalkeeper, and the club apologised the same'
+        " {time}.",
+        {"slur": SLURS_IN_QUOTES, "time": ("evening", "week", "day")},
     ),
     (
         'According to the complaint, the manager wrote "{slur}" under the photograph of an employee, who has since left'

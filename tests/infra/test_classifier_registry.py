@@ -30,6 +30,7 @@ from tasks.recipes.curation import CurationRecipe
 from tasks.recipes.rules import rule
 from tasks.store import Store
 from tests.infra.small_classifier import small_bundle, text
+from tests.infra.test_registry import PASSWORD, USER, served  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +229,22 @@ def test_what_is_no_registered_name_stays_and_asks_nobody(model: str) -> None:
     nowhere = Store(Path("/nonexistent"))
     assert resolve_models(nowhere, recipe) is recipe
     assert named_models(recipe) == ((model,) if model else ())
+
+
+@pytest.mark.verify
+def test_a_server_that_hands_artifacts_on(
+    served: str,  # noqa: F811
+    bundles: tuple[Bundle, Bundle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another machine, with a store of its own, gets the bundle from the server, and verifies it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    here, there = Store.open(tmp_path / "here"), Store.open(tmp_path / "there")
+    version = registered(here, bundles[0])
+    assert str(client(here).get_model_version("tone", "1").source).startswith("mlflow-artifacts:/")
+    resolved = resolve_models(there, recipe_with("tone@candidate"))
+    assert named_models(resolved) == (version.pinned,)
+    assert load_bundle(there.models / version.sha256, version.sha256).classifier == bundles[0].classifier

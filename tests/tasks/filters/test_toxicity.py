@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.classifiers.bundle import Bundle, embedded, load_bundle, save_bundle
+from tasks.classifiers.calibration import Calibration
 from tasks.classifiers.fast_text import FastTextTraining, train_fast_text
 from tasks.document import Document, Drop, Keep, Rewrite
 from tasks.filters.toxicity import (
@@ -19,11 +21,11 @@ from tasks.filters.toxicity import (
     highest_english_sentence,
     highest_piece,
 )
-from tasks.filters.toxicity_pieces import split_into_pieces
+from tasks.filters.toxicity_pieces import reads_as_english, split_into_pieces
 from tasks.formatters.edits import apply_edits
 from tasks.model_files import CLASSIFIER_FILE, models_in
 from tests.benchmarks import toxicity_texts
-from tests.benchmarks.report_toxicity import flagged, make_report, toxicities
+from tests.benchmarks.report_toxicity import SHORT_SENTENCE_WORDS, flagged, make_report, toxicities
 from tests.data.toxicity_negatives import NEGATIVES
 from tests.data.toxicity_sets import SETS, sentences
 
@@ -48,7 +50,7 @@ def test_one_insult_on_a_long_page_is_found(document: Callable[[str], Document])
 
 def test_half_is_the_threshold_of_the_classifier(bundle: Bundle) -> None:
     threshold = bundle.classifier.threshold
-    identity = PieceClassifier(lambda texts: [], type(bundle.classifier.calibration)(), threshold, len, ())  # type: ignore[arg-type]
+    identity = PieceClassifier(bundle.raw_probabilities, Calibration(), threshold, reads_as_english, ())
     assert identity.toxicity(threshold) == pytest.approx(0.5)
     assert identity.toxicity(threshold + 1e-6) > 0.5 > identity.toxicity(threshold - 1e-6)
     assert identity.toxicity(0.0) < 0.01 < 0.99 < identity.toxicity(1.0)
@@ -68,12 +70,12 @@ def test_aggregations() -> None:
     scores = {INSULT: 0.7, CALM: 0.2, "kill dumb_buffer idiom garbage": 0.9}
     text = "\n".join(scores)
 
-    def probabilities(pieces: list[str]) -> list[float]:  # type: ignore[misc]
+    def probabilities(pieces: Sequence[str]) -> list[float]:
         return [scores[piece] for piece in pieces]
 
-    assert highest_piece(probabilities, text) == 0.9  # type: ignore[arg-type]
-    assert highest_english_sentence(probabilities, text) == 0.7  # type: ignore[arg-type]
-    assert highest_piece(probabilities, " \n") == highest_english_sentence(probabilities, "") == 0.0  # type: ignore[arg-type]
+    assert highest_piece(probabilities, text) == 0.9
+    assert highest_english_sentence(probabilities, text) == 0.7
+    assert highest_piece(probabilities, " \n") == highest_english_sentence(probabilities, "") == 0.0
 
 
 def test_boundary(document: Callable[[str], Document]) -> None:
@@ -103,9 +105,7 @@ def test_spans_are_removed(document: Callable[[str], Document]) -> None:
 def test_boundary_of_what_may_be_removed(document: Callable[[str], Document]) -> None:
     text = f"{CALM}\n{INSULT}"
     share = len(INSULT) / (len(INSULT) + len(CALM))
-    at, below = (
-        Toxicity(action="remove_spans", max_removed_fraction=limit) for limit in (share, share - 1e-9)
-    )
+    at, below = (Toxicity(action="remove_spans", max_removed_fraction=limit) for limit in (share, share - 1e-9))
     assert isinstance(at.build()(document(text)), Rewrite)
     expected = Drop("toxic_share", share, share - 1e-9)
     assert below.build()(document(text)) == expected == below.build_score()(document(text)).drop
@@ -134,9 +134,14 @@ def test_the_model_is_loaded_once(document: Callable[[str], Document], monkeypat
     from tasks.classifiers import fast_text
     from tasks.screen import built
 
-    loads = []
+    loads: list[str] = []
     load = fasttext.load_model
-    monkeypatch.setattr(fasttext, "load_model", lambda path: loads.append(path) or load(path))
+
+    def counted(path: str) -> Any:
+        loads.append(path)
+        return load(path)
+
+    monkeypatch.setattr(fasttext, "load_model", counted)
     fast_text._loaded.cache_clear()
     for rule in (Toxicity(), Toxicity(max_toxicity=0.4), Toxicity(action="remove_spans")):
         for _ in range(2):
@@ -202,6 +207,34 @@ def test_the_sets_are_not_trained_on() -> None:
         assert len(set(found)) >= 100, name
         assert not trained & set(found), name
         assert not {template for template, _ in templates} & {template for template, _ in NEGATIVES}
+
+
+@pytest.fixture
+def documentation() -> None:
+    if not next(toxicity_texts.documentation_pages("held out", 1), None):
+        pytest.skip("no documentation of Debian's packages in /usr/share/doc")
+
+
+def test_key_figures_on_a_part_of_the_held_out_texts(shared_data: Path, documentation: None) -> None:
+    """Bounds are where a classifier as good as the card says fails once in some thousands of changes of the sample."""
+    report = make_report(num_pages=150, num_planted=150)
+    assert report.false_alarms().num_trials == 300
+    assert report.false_alarms().num_hits <= 6
+    assert flagged(report.comments).fraction >= 0.55
+    assert report.found(min_words=SHORT_SENTENCE_WORDS).fraction >= 0.48
+    for name in SETS:
+        assert flagged(report.others[name]).fraction <= 0.15, name
+
+
+@pytest.mark.verify
+def test_hard_figures_on_all_held_out_texts(shared_data: Path, documentation: None) -> None:
+    """Issue: at most .5 % false alarms on 5,000 ordinary pages, at least .6 found of comments and planted sentences."""
+    report = make_report()
+    if report.false_alarms().num_trials < 5000:
+        pytest.skip("fewer than 5,000 pages: install all packages that tests/benchmarks/toxicity_texts.py names")
+    assert report.false_alarms().fraction <= 0.005
+    assert flagged(report.comments).fraction >= 0.6
+    assert report.found(min_words=SHORT_SENTENCE_WORDS).fraction >= 0.6
 
 
 def test_pieces_of_the_planted_page(shared_data: Path) -> None:

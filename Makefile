@@ -27,7 +27,7 @@ demo: setup  ## raw pages to a trained model in minutes (SOURCE=path-or-URL, PAG
 	$(BIN)/tokenmill pipeline --source "$(SOURCE)" --store "$(STORE)" $(if $(PAGES),--pages $(PAGES))
 
 test: setup  ## the tests, at most 20 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not verify"
+	$(BIN)/python -m pytest -m "not verify" -n 2 --dist loadfile
 
 verify: setup  ## the long proofs (kills, servers, real pages), in parts: what passed on this tree is not run again
 	tests/verify.sh $(BIN)/python

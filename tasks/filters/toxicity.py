@@ -69,7 +69,12 @@ def _highest(probabilities: Probabilities, text: str, judged: Judged) -> float:
 
 
 def _place_of_highest(judged: Judged, pieces: Sequence[str], scores: Sequence[float]) -> int | None:
-    """Highest first, because few pieces have to be looked at then; of equal ones the first."""
+    """The place of the highest score that counts, of equal ones the first; None where none does."""
+    if not pieces:
+        return None
+    first = scores.index(max(scores))  # mostly this one: looked at before all others are put in order
+    if judged(pieces[first]):
+        return first
     places = sorted(range(len(pieces)), key=scores.__getitem__, reverse=True)
     return next((place for place in places if judged(pieces[place])), None)
 

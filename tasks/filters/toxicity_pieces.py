@@ -33,7 +33,6 @@ MIN_LETTER_FRACTION = 0.75
 Piece = tuple[int, int]
 """Where a piece begins and ends in its text, in characters."""
 
-_LINE = re.compile(r"[^\s].*")  # "." ends at a line feed alone; other line ends are white space within the line
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+")
 
@@ -52,27 +51,40 @@ def split_into_pieces(text: str) -> list[Piece]:
     if start >= 0:  # what is left at the end belongs to what stands before it
         if pieces:
             start = pieces.pop()[0]
-        pieces.append((start, len(text.rstrip())))
+        pieces.append((start, unit_end))
     return pieces
 
 
-def _units(text: str) -> Iterator[Piece]:
-    for line in _LINE.finditer(text):
-        start = line.start()
-        end = start + len(line.group().rstrip())
-        if end - start <= MAX_LINE_CHARS:
-            yield start, end
-            continue
-        for sentence_end in _SENTENCE_END.finditer(text, start, end):
-            quote_end = start + len(text[start : sentence_end.end()].rstrip())
-            yield from _cut(start, quote_end)
-            start = sentence_end.end()
-        if start < end:
-            yield from _cut(start, end)
+def _units(text: str) -> list[Piece]:
+    """Lines, long ones in sentences, without white space around."""
+    units: list[Piece] = []
+    position = 0
+    for line in text.split("\n"):
+        end = position + len(line)
+        stripped = line.strip()
+        if stripped:
+            start = position if len(stripped) == len(line) else position + line.index(stripped)
+            if len(stripped) <= MAX_LINE_CHARS:
+                units.append((start, start + len(stripped)))
+            else:
+                units += _sentences(text, start, start + len(stripped))
+        position = end + 1
+    return units
+
+
+def _sentences(text: str, start: int, end: int) -> Iterator[Piece]:
+    """A line's sentences, each with the quotation marks that close it; in parts, where one is too long."""
+    for found in _SENTENCE_END.finditer(text, start, end):
+        yield from _cut(start, found.start() + len(found.group().rstrip()))
+        start = found.end()
+    yield from _cut(start, end)
 
 
 def _cut(start: int, end: int) -> Iterator[Piece]:
-    """A unit in parts of `MAX_UNIT_CHARS` at most."""
+    if end - start <= MAX_UNIT_CHARS:
+        if start < end:
+            yield start, end
+        return
     for part in range(start, end, MAX_UNIT_CHARS):
         yield part, min(part + MAX_UNIT_CHARS, end)
 

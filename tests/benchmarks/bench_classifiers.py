@@ -47,7 +47,6 @@ def rule_speed(rule: Rule, name: str, cut: Callable[[str], list[str]], texts: Se
     bundle = load_bundle(embedded(name))
     documents = [Document(document_id=f"{number:032x}-0", text=text, source="web") for number, text in enumerate(texts)]
     lines = [line for text in texts for line in normalised(bundle.classifier.normaliser, cut(text))]
-    terminated = [f"{line}\n" for line in lines]
     num_loads = 0
     load = fasttext.load_model
 
@@ -58,7 +57,7 @@ def rule_speed(rule: Rule, name: str, cut: Callable[[str], list[str]], texts: Se
 
     with tempfile.TemporaryDirectory() as folder_name:
         folder = Path(folder_name)
-        bare = fasttext.load_model(str(bundle.model_path)).f
+        bare = fasttext.load_model(str(bundle.model_path))
         with TableWriter(folder / DOCUMENTS_FILE, TEXTS) as table:
             for document in documents:
                 table.write(text_row(document))
@@ -72,7 +71,7 @@ def rule_speed(rule: Rule, name: str, cut: Callable[[str], list[str]], texts: Se
             decide = built(rule)
             spent = times_ms(
                 {
-                    "predict": lambda: bare.multilinePredict(terminated, 1, 0.0, "strict"),
+                    "predict": lambda: bare.predict(lines),
                     "rule": lambda: [decide(document) for document in documents],
                     "stage": stage,
                 },

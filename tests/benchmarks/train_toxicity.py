@@ -33,7 +33,7 @@ from tests.data.toxicity_sets import sentences
 
 CREATED = "2026-11-22"
 SETTINGS = Settings(
-    training=FastTextTraining(min_subword_chars=4, max_subword_chars=6, bucket=500_000, cutoff=35_000),
+    training=FastTextTraining(dim=32, min_subword_chars=4, max_subword_chars=6, bucket=500_000, cutoff=60_000),
 )
 
 _LICENCES = {

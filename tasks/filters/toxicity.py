@@ -115,6 +115,8 @@ class PieceClassifier:
         """The calibrated probability, its odds divided by the threshold's: above .5 where it is above the threshold."""
         probability = self.calibration.probability(raw_probability)
         toxic, ordinary = probability * (1.0 - self.threshold), self.threshold * (1.0 - probability)
+        if not toxic + ordinary:
+            return 0.5  # both are 0, or both are 1: on the threshold
         return toxic / (toxic + ordinary)
 
 

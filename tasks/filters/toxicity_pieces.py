@@ -75,18 +75,17 @@ def _units(text: str) -> list[Piece]:
 def _sentences(text: str, start: int, end: int) -> Iterator[Piece]:
     """A line's sentences, each with the quotation marks that close it; in parts, where one is too long."""
     for found in _SENTENCE_END.finditer(text, start, end):
-        yield from _cut(start, found.start() + len(found.group().rstrip()))
+        yield from _parts(text, start, found.start() + len(found.group().rstrip()))
         start = found.end()
-    yield from _cut(start, end)
+    yield from _parts(text, start, end)
 
 
-def _cut(start: int, end: int) -> Iterator[Piece]:
-    if end - start <= MAX_UNIT_CHARS:
-        if start < end:
-            yield start, end
-        return
+def _parts(text: str, start: int, end: int) -> Iterator[Piece]:
     for part in range(start, end, MAX_UNIT_CHARS):
-        yield part, min(part + MAX_UNIT_CHARS, end)
+        piece = text[part : min(part + MAX_UNIT_CHARS, end)]
+        if stripped := piece.strip():
+            part += len(piece) - len(piece.lstrip())
+            yield part, part + len(stripped)
 
 
 def reads_as_english(piece: str) -> bool:

@@ -11,6 +11,8 @@ the bare speed. Models are loaded once per process, which is counted.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,7 +59,8 @@ def rule_speed(rule: Rule, name: str, cut: Callable[[str], list[str]], texts: Se
 
     with tempfile.TemporaryDirectory() as folder_name:
         folder = Path(folder_name)
-        bare = fasttext.load_model(str(bundle.model_path))
+        with contextlib.redirect_stderr(io.StringIO()):  # load_model() prints a notice about its return type
+            bare = fasttext.load_model(str(bundle.model_path))
         with TableWriter(folder / DOCUMENTS_FILE, TEXTS) as table:
             for document in documents:
                 table.write(text_row(document))

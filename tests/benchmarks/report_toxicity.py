@@ -1,8 +1,9 @@
 """What the embedded classifier of toxicity does on texts that nothing was trained, tuned or chosen on.
 
-    python -m tests.benchmarks.report_toxicity [--pages NUM]
+    python -m tests.benchmarks.report_toxicity [--pages NUM] [--card]
 
-Prints Markdown. Intervals are Clopper and Pearson's, 95 %. "Flagged" is what the rule drops with its own threshold.
+Prints Markdown; with --card it is written into the classifier's card, too, in place of the report before. Intervals are
+Clopper and Pearson's, 95 %. "Flagged" is what the rule drops with its own threshold.
 """
 
 from __future__ import annotations
@@ -11,11 +12,25 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from tasks.classifiers.bundle import CARD_FILE, embedded
 from tasks.classifiers.proportion import Proportion, proportion
 from tasks.document import Document
 from tasks.filters.toxicity import Toxicity
 from tests.benchmarks import toxicity_texts as texts
 from tests.data.toxicity_sets import SETS, sentences
+
+HEADING = "## In the rule, on held-out texts"
+EXPLANATION = """\
+A document is as toxic as its most toxic piece that reads as an English sentence; the rule drops it above .5, which is
+this classifier's threshold. Web pages are the main contents of the odd half of WCXB's development set, docs the English
+documentation of Debian's packages but for an eighth that was trained on and a part that the threshold was chosen on;
+comments are the test part of SemEval-2021 task 5. A toxic sentence is one with a toxic span from those comments, put as
+a line of its own between two lines of a web page; of one below four words, the words after it are read with it. The
+sets up to fiction are sentences of our own, which are not trained on (`tests/data/toxicity_sets.py`).
+
+What it cannot do: it knows words, not meaning. Quoted insults and banter in novels count as what they look like, and
+polite hate passes; the longer a text, the more chances it has of one such sentence, as the chapters show. Where this
+matters, remove the spans instead of the documents, or raise `max_toxicity`."""
 
 LIMITS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 NUM_PLANTED = 1000
@@ -164,7 +179,14 @@ def markdown(report: Report) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pages", type=int, help="of each part at most")
-    print(markdown(make_report(parser.parse_args().pages)))
+    parser.add_argument("--card", action="store_true", help="write it into the embedded classifier's card")
+    options = parser.parse_args()
+    text = markdown(make_report(options.pages))
+    print(text)
+    if options.card:
+        card = embedded("toxicity") / CARD_FILE
+        before = card.read_text(encoding="utf-8").partition(f"\n{HEADING}\n")[0].rstrip()
+        card.write_text(f"{before}\n\n{HEADING}\n\n{EXPLANATION}\n\n{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ _LICENCES = {
     "docs": ("free, each package's own", "English documentation of Debian's packages"),
     "news": ("MIT", "McCormick's MinHash articles"),
     "questions": ("CC-BY-SA-3.0", "BoolQ (Clark et al. 2019), questions with their passage"),
-    "novels": ("MIT", "LAMBADA (Paperno et al. 2016)"),
+    "novels": ("CC-BY-4.0", "LAMBADA (Paperno et al. 2016)"),
     "encyclopedia": ("CC-BY-SA-3.0", "WikiText-2, validation part"),
     "short": ("AFL-3.0, CC-BY-SA-4.0, BSD-2-Clause, CC-BY-4.0", "PIQA, ARC, COPA and BLiMP: questions and sentences"),
     "own": ("as this project", "sentences that name groups, crimes, insults and body parts innocently"),

@@ -142,7 +142,7 @@ MEDICAL: Templates = (
         {
             "fluid": ("stool", "urine", "semen", "vomit"),
             "cause": ("an infection", "a tumour", "haemorrhoids"),
-            "days": ("two", "seven", "ten"),
+            "days": ("two", "seven", "ten", "thirty"),
         },
     ),
 )

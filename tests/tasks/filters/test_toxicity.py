@@ -54,6 +54,8 @@ def test_half_is_the_threshold_of_the_classifier(bundle: Bundle) -> None:
     assert identity.toxicity(threshold) == pytest.approx(0.5)
     assert identity.toxicity(threshold + 1e-6) > 0.5 > identity.toxicity(threshold - 1e-6)
     assert identity.toxicity(0.0) < 0.01 < 0.99 < identity.toxicity(1.0)
+    sure = PieceClassifier(bundle.raw_probabilities, Calibration(slope=5.0), 1.0, reads_as_english, ())
+    assert sure.toxicity(1.0) == 0.5 > sure.toxicity(0.9)
 
 
 def test_the_rule_agrees_with_the_aggregation(bundle: Bundle, document: Callable[[str], Document]) -> None:

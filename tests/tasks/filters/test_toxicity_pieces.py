@@ -53,6 +53,8 @@ def test_few_words_are_read_with_what_follows() -> None:
 
 
 def test_a_unit_without_an_end_is_cut() -> None:
+    spaced = "x" * (MAX_UNIT_CHARS - 1) + "   " + "y" * 300
+    assert pieces(spaced) == ["x" * (MAX_UNIT_CHARS - 1), "y" * 300]
     assert [len(piece) for piece in pieces("x" * 2500)] == [MAX_UNIT_CHARS, MAX_UNIT_CHARS, 500]
 
 

@@ -1,9 +1,9 @@
 """Toxic text, found by a small fastText classifier that reads piece by piece.
 
 A document is as toxic as its most toxic piece that reads as a sentence, a piece being a line or a sentence, few words
-read together with what follows. A mean over the document cannot find one sentence on a long page; noisy or, and means
-of the highest few, raise what ordinary pages score more than what toxic ones do. What was measured is in the card of
-the embedded classifier, `tasks/classifiers/embedded/toxicity/card.md`.
+read together with what follows. A mean over the document cannot find one sentence on a long page, and one of the two
+highest pieces, or of neighbours, needs two; noisy or, with its many small chances, finds next to nothing at the same
+number of false alarms. The embedded classifier's figures are in `tasks/classifiers/embedded/toxicity/card.md`.
 
 A toxicity is a probability, moved so that .5 is the threshold of the classifier that gave it, whichever it is. So the
 limit of a recipe means as much with another classifier, where a probability would not.

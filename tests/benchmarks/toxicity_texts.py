@@ -6,9 +6,11 @@ A page's side is a hash of its name, so that nothing is on two of them:
     web     hash 0 of 4              2 of 4                   1 and 3 of 4: the odd ones
     docs    0 of 8                   1 of 32                  all others
     news, questions, novels  0 of 4  1 of 4                   2 and 3 of 4
+    fresh docs  none                 none                     all
 
 `web` is the main content of annotated web pages as people marked it; `docs` is English documentation as Debian installs
-it (README of `../shared/data`), its main content as resiliparse extracts it. Toxic comments are on the sides that their
+it (README of `../shared/data`), its main content as resiliparse extracts it; `fresh docs` is the same of ten packages
+that nothing was ever tried on before the figures were taken. Toxic comments are on the sides that their
 data set gives them; of the labelled tweets a tenth by hash is held out.
 """
 
@@ -21,8 +23,9 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +46,19 @@ DOCUMENTATION = (
     "sqlite3/**/*.html",
     "valgrind/**/*.html",
 )
+FRESH_PACKAGES = (
+    "bash-doc",
+    "debian-policy",
+    "developers-reference",
+    "gimp-help-en",
+    "gnuplot-doc",
+    "libboost1.74-doc",
+    "octave-doc",
+    "openjdk-17-doc",
+    "qtbase5-doc-html",
+    "r-doc-html",
+)
+NUM_FRESH = 5000
 NOT_ENGLISH = "/translations/"
 MIN_DOCUMENTATION_CHARS = 200
 MIN_WEB_CHARS = 50
@@ -117,17 +133,31 @@ def documentation_pages(side: Side | None = None, num: int | None = None) -> Ite
         for file in DEBIAN.glob(pattern)
         if NOT_ENGLISH not in str(file) and file.is_file()
     }
+    of_side = {name: file for name, file in files.items() if side in (None, side_of("docs", name))}
+    for name, text in islice(_distinct_pages(of_side), num):
+        yield Page("docs", side_of("docs", name), text)
+
+
+def fresh_pages(folder: Path, num: int = NUM_FRESH) -> list[str]:
+    """Distinct pages of `FRESH_PACKAGES`, which are unpacked in `folder`, the first by their numbers.
+
+    Raises ValueError where there is none.
+    """
+    files = {str(file.relative_to(folder)): file for file in folder.rglob("*.html") if file.is_file()}
+    pages = [text for _, text in islice(_distinct_pages(files), num)]
+    if not pages:
+        raise ValueError(f"{folder} has no HTML page: unpack there {', '.join(FRESH_PACKAGES)}")
+    return pages
+
+
+def _distinct_pages(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+    """Name and main content, in the order of the names' numbers."""
     seen: set[str] = set()
     for name in sorted(files, key=lambda name: (number(name), name)):
-        page_side = side_of("docs", name)
-        if side not in (None, page_side):
-            continue
-        if num is not None and len(seen) >= num:
-            return
         text = _main_content(files[name].read_bytes())
         if len(text) >= MIN_DOCUMENTATION_CHARS and text not in seen:
             seen.add(text)
-            yield Page("docs", page_side, text)
+            yield name, text
 
 
 def _main_content(html: bytes) -> str:

@@ -62,9 +62,9 @@ def recipe_of(seed: int) -> CurationRecipe:
     """A recipe of ours and some of the other rules, in an order of the seed's own: each gets to see whole documents."""
     chance = random.Random(f"recipe {seed}")
     recipe = CURATION_RECIPES[chance.choice(sorted(CURATION_RECIPES))]()
-    own = {getattr(each, "kind", "") for each in (*recipe.quality_rules, *recipe.toxicity_rules)}
+    own = {getattr(each, "kind", "") for each in (*recipe.document_rules, *recipe.toxicity_rules)}
     others = [kind for kind in rule_modules() if kind not in own and kind != "datatrove"]  # which needs to know a class
-    rules: list[Rule] = [*recipe.quality_rules, *map(rule, chance.sample(others, chance.randint(0, len(others))))]
+    rules: list[Rule] = [*recipe.document_rules, *map(rule, chance.sample(others, chance.randint(0, len(others))))]
     chance.shuffle(rules)
     reading = SMALL if chance.random() < 0.1 else recipe.reading
     return recipe.model_copy(update={"quality_rules": tuple(rules), "reading": reading})

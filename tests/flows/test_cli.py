@@ -85,7 +85,7 @@ def _refused(*arguments: str, cwd: Path, **environment: str) -> str:
         (["--source", "rows.jsonl", "--name", "web", "--set", "gopher_quality.min_wrds=3"], "min_words"),
         (["--source", "rows.jsonl", "--name", "web", "--set", "gopher_quality.min_words=-3"], "min_words"),
         (["--source", "rows.jsonl", "--name", "web", "--set", 'language.languages=["xx"]'], "xx"),
-        (["--source", "rows.jsonl", "--name", "web", "--set", "toxicity.model_file=none.ftz"], "none.ftz"),
+        (["--source", "rows.jsonl", "--name", "web", "--set", "toxicity.model=none.ftz"], "none.ftz"),
         (["--source", "environment-docs:9999", "--name", "web"], "2500"),
         (["--source", "rows.jsonl", "--name", "web", "--store", "rows.jsonl"], "--store"),
     ],

@@ -1,8 +1,8 @@
 """What the embedded classifier of toxicity does on texts that nothing was trained, tuned or chosen on.
 
-    python -m tests.benchmarks.report_toxicity [--pages NUM] [--card]
+    python -m tests.benchmarks.report_toxicity [--pages NUM] [--fresh FOLDER] [--card]
 
-Prints Markdown; with --card it is written into the classifier's card, too, in place of the report before. Intervals are
+FOLDER is where `toxicity_texts.FRESH_PACKAGES` are unpacked (apt-get download PACKAGES; dpkg-deb -x FILE FOLDER). Prints Markdown; with --card it is written into the classifier's card, too, in place of the report before. Intervals are
 Clopper and Pearson's, 95 %. "Flagged" is what the rule drops with its own threshold.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tasks.classifiers.bundle import CARD_FILE, embedded
 from tasks.classifiers.proportion import Proportion, proportion
@@ -92,7 +93,9 @@ def held_out_pages(num: int | None = None) -> dict[str, list[str]]:
     return {"web": sorted(web, key=texts.number)[:num], "docs": docs}
 
 
-def make_report(num_pages: int | None = None, num_planted: int = NUM_PLANTED) -> Report:
+def make_report(
+    num_pages: int | None = None, num_planted: int = NUM_PLANTED, fresh_folder: Path | None = None
+) -> Report:
     """Score it all; of pages, comments and each other kind so many at most, the first by hash."""
     toxicity = toxicities()
 
@@ -111,6 +114,8 @@ def make_report(num_pages: int | None = None, num_planted: int = NUM_PLANTED) ->
         name: scores(tweet.text for tweet in texts.tweets() if tweet.held_out and tweet.kind == kind)
         for kind, name in (("0", "hate"), ("1", "offensive"), ("2", "neither"))
     }
+    if fresh_folder is not None:
+        pages["fresh docs"] = texts.fresh_pages(fresh_folder)
     return Report(
         pages={part: scores(found) for part, found in pages.items()},
         others={name: scores(found) for name, found in _others().items()},
@@ -150,7 +155,7 @@ def _others() -> dict[str, list[str]]:
 def markdown(report: Report) -> str:
     lines = ["| ordinary held-out pages | flagged |", "|---|---|"]
     lines += [f"| {part} | {flagged(scores)} |" for part, scores in report.pages.items()]
-    lines += [f"| **both** | **{report.false_alarms()}** |", "", "| other ordinary texts | flagged |", "|---|---|"]
+    lines += [f"| **all** | **{report.false_alarms()}** |", "", "| other ordinary texts | flagged |", "|---|---|"]
     lines += [f"| {name} | {flagged(scores)} |" for name, scores in report.others.items()]
     lines += [f"| tweets labelled neither | {flagged(report.tweets['neither'])} |", ""]
     lines += ["| toxic held-out texts | flagged |", "|---|---|"]
@@ -179,9 +184,10 @@ def markdown(report: Report) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pages", type=int, help="of each part at most")
+    parser.add_argument("--fresh", type=Path, metavar="FOLDER", help="with the packages that have never been looked at")
     parser.add_argument("--card", action="store_true", help="write it into the embedded classifier's card")
     options = parser.parse_args()
-    text = markdown(make_report(options.pages))
+    text = markdown(make_report(options.pages, fresh_folder=options.fresh))
     print(text)
     if options.card:
         card = embedded("toxicity") / CARD_FILE

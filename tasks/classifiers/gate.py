@@ -5,6 +5,10 @@ difference is measured on resamples that both share (a paired bootstrap), and it
 equal candidate is refused, because every change of a filter costs a corpus that is like no other. Beside that the
 candidate has to keep a stated limit of false alarms on the background, and must not do worse than a stated amount on
 any guarded slice, such as the texts that mention a group of people.
+
+A first candidate has nothing to be better than but chance. It has to find surely more of the positive texts than it
+flags of the ordinary ones, and to rank positive above negative texts surely more often than not: what never flags
+anything raises no false alarm either.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ import numpy as np
 from pydantic import Field
 
 from tasks.classifiers.bootstrap import percentile_interval, resampled_average_precisions, resampled_fractions
-from tasks.classifiers.proportion import Estimate, percent
+from tasks.classifiers.metrics import roc_auc
+from tasks.classifiers.proportion import Estimate, Proportion, percent, proportion
 from tasks.classifiers.scores import BoolArray, FloatArray, checked_labels, checked_scores
 from tasks.classifiers.threshold import false_alarms_at
 from tasks.rule import Configuration
@@ -40,7 +45,7 @@ class GateRules(Configuration):
         ge=0.0,
         le=1.0,
         description="Share of a guarded slice's texts, at most, by which the candidate may find fewer of the positive"
-        " or flag more of the negative than the champion; all texts are such a slice.",
+        " or flag more of the negative than the champion; all texts are such a slice, however few they are.",
     )
     min_slice_texts: int = Field(
         100,
@@ -48,9 +53,9 @@ class GateRules(Configuration):
         description="Of one label, or of the background, for a slice to be guarded. With 30 slices of 30 to 400 texts,"
         " chance alone refuses 3 of 100 better candidates; guarded from 20 texts on, 69 of 100.",
     )
-    min_positives: int = Field(50, ge=2, description="Labelled positive texts, unseen by both, to compare on at all.")
-    min_negatives: int = Field(50, ge=2, description="Labelled negative texts, unseen by both, to compare on at all.")
-    min_background_texts: int = Field(200, ge=1, description="Ordinary texts, unseen by both, to count alarms on.")
+    min_positives: int = Field(50, ge=2, description="Labelled positive texts, unseen by all judged, to judge at all.")
+    min_negatives: int = Field(50, ge=2, description="Labelled negative texts, unseen by all judged, to judge at all.")
+    min_background_texts: int = Field(200, ge=1, description="Ordinary texts, unseen by all judged, to judge at all.")
     seed: int = Field(0, ge=0, description="Of the resamples.")
 
 
@@ -87,7 +92,7 @@ class Verdict:
 
 
 def judge(candidate: Scored, champion: Scored | None, rows: GateRows, rules: GateRules) -> Verdict:
-    """Judge the candidate against the champion; where there is none yet, the limit of false alarms alone decides.
+    """Judge the candidate against the champion; where there is none yet, against chance.
 
     Raises ValueError where scores, labels and slices do not fit each other, or a score is not from 0 to 1.
     """
@@ -100,7 +105,7 @@ def judge(candidate: Scored, champion: Scored | None, rows: GateRows, rules: Gat
     }
     if champion is not None and champion.sha256 == candidate.sha256:
         return Verdict(False, f"{candidate.name} is the champion {champion.name} itself, file for file.", figures)
-    if (too_few := _too_few(candidate, rows, rules, compared=champion is not None)) is not None:
+    if (too_few := _too_few(candidate, rows, rules)) is not None:
         return Verdict(False, too_few, figures)
 
     alarms = false_alarms_at(candidate.threshold, candidate.background_scores)
@@ -110,7 +115,18 @@ def judge(candidate: Scored, champion: Scored | None, rows: GateRows, rules: Gat
     if alarms.false_alarms > Fraction(str(rules.max_false_alarm_fraction)) * alarms.num_texts:
         return Verdict(False, f"{candidate.name} flags {alarms_are}, above the limit of {limit}.", figures)
     if champion is None:
-        why = f"There is no champion yet, and {candidate.name} flags {alarms_are}, within the limit of {limit}."
+        recall, area = _alone(candidate, rows)
+        figures |= {"recall": recall.fraction} | _ends("recall", recall.low, recall.high)
+        figures |= {"roc_auc": area.value} | _ends("roc_auc", area.low, area.high)
+        shown = f"There is no champion yet, and {candidate.name}"
+        if recall.low <= alarms.high:
+            alarms_share = proportion(alarms.false_alarms, alarms.num_texts)
+            why = f"{shown} does not surely find more than it flags anywhere: recall {recall}, false alarms on ordinary"
+            return Verdict(False, f"{why} texts {alarms_share}.", figures)
+        if area.low <= 0.5:
+            why = f"{shown} does not surely rank positive texts above negative ones: ROC AUC {area}, by chance 0.5."
+            return Verdict(False, why, figures)
+        why = f"{shown} flags {alarms_are}, limit {limit}, with recall {recall} and ROC AUC {area}."
         return Verdict(True, why, figures)
 
     compared = _compared(candidate, champion, rows, rules)
@@ -153,13 +169,14 @@ def _check(rows: GateRows, *models: Scored) -> None:
                 raise ValueError(f"slice {name!r} is of {len(mask):,} texts, but there are {num_texts:,}")
 
 
-def _too_few(candidate: Scored, rows: GateRows, rules: GateRules, *, compared: bool) -> str | None:
+def _too_few(candidate: Scored, rows: GateRows, rules: GateRules) -> str | None:
     """What there is too little of to judge."""
     num_positives = int(rows.labels.sum())
-    needs = [("ordinary", len(candidate.background_scores), rules.min_background_texts)]
-    if compared:
-        needs.append(("labelled positive", num_positives, rules.min_positives))
-        needs.append(("labelled negative", len(rows.labels) - num_positives, rules.min_negatives))
+    needs = (
+        ("ordinary", len(candidate.background_scores), rules.min_background_texts),
+        ("labelled positive", num_positives, rules.min_positives),
+        ("labelled negative", len(rows.labels) - num_positives, rules.min_negatives),
+    )
     for kind, num_texts, min_texts in needs:
         if num_texts < min_texts:
             return (
@@ -167,6 +184,12 @@ def _too_few(candidate: Scored, rows: GateRows, rules: GateRules, *, compared: b
                 f" at least {min_texts:,} are needed."
             )
     return None
+
+
+def _alone(candidate: Scored, rows: GateRows) -> tuple[Proportion, Estimate]:
+    """Recall at the candidate's threshold, and the area under its ROC curve."""
+    found = candidate.scores[rows.labels] > candidate.threshold
+    return proportion(int(found.sum()), len(found)), roc_auc(rows.labels, candidate.scores)
 
 
 def _compared(
@@ -207,19 +230,24 @@ def _falls(candidate: Scored, champion: Scored, rows: GateRows, rules: GateRules
     alarms = candidate.background_scores > candidate.threshold
     alarms_before = champion.background_scores > champion.threshold
     everything = np.ones(len(rows.labels), dtype=np.bool_)
-    for name, mask in ({"all texts": everything} | dict(rows.slices)).items():
+    of_all = [("all texts", everything, 1)]  # of which there are enough, or nothing is judged
+    for name, mask, min_texts in (*of_all, *((*each, rules.min_slice_texts) for each in rows.slices.items())):
         positives, negatives = mask & rows.labels, mask & ~rows.labels
         missed, missed_before = ~flagged[positives], ~flagged_before[positives]
-        yield from _fall("misses", f"positive texts of {name!r}", missed, missed_before, rules)
-        yield from _fall("flags", f"negative texts of {name!r}", flagged[negatives], flagged_before[negatives], rules)
+        alarmed, alarmed_before = flagged[negatives], flagged_before[negatives]
+        if len(missed) >= min_texts:
+            yield from _fall("misses", f"positive texts of {name!r}", missed, missed_before, rules)
+        if len(alarmed) >= min_texts:
+            yield from _fall("flags", f"negative texts of {name!r}", alarmed, alarmed_before, rules)
     for name, mask in rows.background_slices.items():
-        yield from _fall("flags", f"ordinary texts of {name!r}", alarms[mask], alarms_before[mask], rules)
+        if mask.sum() >= rules.min_slice_texts:
+            yield from _fall("flags", f"ordinary texts of {name!r}", alarms[mask], alarms_before[mask], rules)
 
 
 def _fall(verb: str, texts: str, wrong: BoolArray, wrong_before: BoolArray, rules: GateRules) -> Iterator[_Fall]:
     """The fall, where it is one: compared in texts, as the decimal that was written, so that the limit itself holds."""
     num_more = int(wrong.sum()) - int(wrong_before.sum())
-    if len(wrong) < rules.min_slice_texts or num_more <= Fraction(str(rules.max_slice_fall)) * len(wrong):
+    if num_more <= Fraction(str(rules.max_slice_fall)) * len(wrong):
         return
     fraction = num_more / len(wrong)
     text = f"it {verb} {wrong.sum():,} of {len(wrong):,} {texts}, the champion {wrong_before.sum():,} ({fraction:+.1%})"

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.report_toxicity [--pages NUM] [--fresh FOLDER] [--card]
 
-FOLDER is where `toxicity_texts.FRESH_PACKAGES` are unpacked (apt-get download PACKAGES; dpkg-deb -x FILE FOLDER). Prints Markdown; with --card it is written into the classifier's card, too, in place of the report before. Intervals are
-Clopper and Pearson's, 95 %. "Flagged" is what the rule drops with its own threshold.
+Prints Markdown; with --card it is written into the classifier's card, too, in place of the report before. FOLDER is
+where `toxicity_texts.FRESH_PACKAGES` are unpacked (`apt-get download PACKAGES`, and `dpkg-deb -x FILE FOLDER` for each
+file). Intervals are Clopper and Pearson's, 95 %. "Flagged" is what the rule drops with its own threshold.
 """
 
 from __future__ import annotations
@@ -25,9 +26,16 @@ EXPLANATION = """\
 A document is as toxic as its most toxic piece that reads as an English sentence; the rule drops it above .5, which is
 this classifier's threshold. Web pages are the main contents of the odd half of WCXB's development set, docs the English
 documentation of Debian's packages but for an eighth that was trained on and a part that the threshold was chosen on;
-comments are the test part of SemEval-2021 task 5. A toxic sentence is one with a toxic span from those comments, put as
-a line of its own between two lines of a web page; of one below four words, the words after it are read with it. The
-sets up to fiction are sentences of our own, which are not trained on (`tests/data/toxicity_sets.py`).
+fresh docs are at most 5,000 pages of ten other packages, chosen before anything was scored on them. Comments are the
+test part of SemEval-2021 task 5. A toxic sentence is one with a toxic span from those comments, put as a line of its
+own between two lines of a web page; of one below four words, the words after it are read with it. The sets up to
+fiction are sentences of our own, which are not trained on (`tests/data/toxicity_sets.py`).
+
+What was chosen on what: model, hard negatives and calibration on the training and validation sides, the threshold on
+the tuning pages. The texts below were not used for that, but all of them except fresh docs had been looked at before:
+while earlier versions were compared, these figures were printed beside those of validation, and this version was
+made because one of them (planted sentences, .591) fell short of .6. Only the row of fresh docs is untouched by that.
+Another random seed moved recall on the validation side by up to 5 points: differences below that say nothing.
 
 What it cannot do: it knows words, not meaning. Quoted insults and banter in novels count as what they look like, and
 polite hate passes; the longer a text, the more chances it has of one such sentence, as the chapters show. Where this

@@ -26,14 +26,20 @@ from infra.registered_versions import (
     make_champion,
 )
 from infra.registration import Registration
-from infra.tracking_client import client
+from infra.settings import has_history
+from infra.tracking_client import answered, client
 from tasks.classifiers.bundle import CARD_FILE, Bundle, load_bundle
 from tasks.model_cache import add_bundle
+from tasks.model_files import ModelReference
 from tasks.store import Store, checked_name
+from tasks.transient import UnavailableError
 
 BUNDLE_TAG = "bundle_sha256"
 _PIN = "#sha256="
+_PIN_WAIT_S = 2.0
+"""For an answer that a run can do without."""
 _DIGEST_CHARS = 36  # all that MLflow holds of a data set's
+_MAX_VERSIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,36 @@ def fetch_classifier(store: Store, reference: str) -> ClassifierVersion:
             " registry's classifier; name one of this registry's, or give the folder of the other by its path"
         )
     return _in_store(store, found, local_folder(store, version), version.tags)
+
+
+def check_pin(store: Store, pinned: ModelReference) -> None:
+    """ValueError where `pinned`, whose bundle is in the store, names the bundle of another classifier or version.
+
+    Its name is the bundle's own. Its version is the registry's to know, where that answers and has the bundle: one that
+    has been deleted there, or that has come from another machine, is as its hash says.
+    """
+    named = f"{pinned.name}@{pinned.version_or_alias}"
+    classifier = load_bundle(store.models / pinned.sha256, pinned.sha256).classifier
+    if classifier.name != pinned.name:
+        raise ValueError(f"{named} is pinned to {pinned.sha256}, which is the classifier {classifier.name}: mend one")
+    if not has_history(store):
+        return
+    try:
+        hashes = answered(lambda: _hashes(store, pinned.name), f"looking for {named}", _PIN_WAIT_S)
+    except UnavailableError:
+        return
+    found = hashes.get(pinned.version_or_alias, "")
+    others = [version for version, sha256 in hashes.items() if sha256 == pinned.sha256]
+    if found != pinned.sha256 and (found or others):
+        known = f" has the hash {found}" if found else " is not registered"
+        theirs = f", which is {pinned.name}@{others[0]}'s" if others else ""
+        raise ValueError(f"{named} in {store.root}{known}, and is pinned to {pinned.sha256}{theirs}: mend the pin")
+
+
+def _hashes(store: Store, name: str) -> dict[str, str]:
+    """Of every version of a classifier, the hash of its bundle."""
+    found = client(store).search_model_versions(f"name = '{name}'", max_results=_MAX_VERSIONS)
+    return {str(one.version): one.tags[BUNDLE_TAG] for one in found if kind_of(one.tags) == "classifier"}
 
 
 def champion_reference(store: Store, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from infra.classifier_registry import BUNDLE_TAG, fetch_classifier
+from infra.classifier_registry import BUNDLE_TAG, check_pin, fetch_classifier
 from infra.registered_versions import find_version
 from infra.tracking_client import answered, client
 from tasks.model_cache import fetch_model
@@ -34,10 +34,12 @@ def fetch_missing(store: Store, files: Sequence[NeededFile], progress: Progress)
 
 
 def _in_registry(store: Store, file: NeededFile) -> NeededFile:
-    """A missing model of the registry as the registry knows it."""
+    """A model of the registry as the registry knows it, if it is not in the store."""
     parsed = parse_model(file.reference)
-    if not file.problem or parsed.kind != "registry":
+    if parsed.kind != "registry":
         return file
+    if not file.problem:
+        return _pinned(store, file, parsed)
     name = f"{parsed.name}@{parsed.version_or_alias}"
     try:
         version = answered(
@@ -52,6 +54,15 @@ def _in_registry(store: Store, file: NeededFile) -> NeededFile:
     origin = f"{version.name}@{version.version} in MLflow's registry, from where a run takes it"
     licence = version.tags.get("licence", file.licence)
     return replace(file, problem="", sha256=sha256, origin=origin, licence=licence)
+
+
+def _pinned(store: Store, file: NeededFile, parsed: ModelReference) -> NeededFile:
+    """One that is in the store, whose name may be another's."""
+    try:
+        check_pin(store, parsed)
+    except ValueError as error:
+        return replace(file, problem=str(error))
+    return file
 
 
 def _fetched(store: Store, file: NeededFile, progress: Progress) -> NeededFile:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from infra.classifier_registry import fetch_classifier
+from infra.classifier_registry import check_pin, fetch_classifier
 from infra.mlflow_tracker import BEGIN_S
 from infra.tracking_client import answered
 from tasks.model_files import parse_model
@@ -24,9 +24,9 @@ _FIELD = "model"
 def resolve_models(store: Store, recipe: CurationRecipe) -> CurationRecipe:
     """`recipe` with every `name@alias` and `name@version` as `name@version#sha256=...`, and their bundles in the store.
 
-    Paths and URLs stay as they are: those are fetched by `tokenmill doctor --fetch` alone. The registry is asked only
-    for what is not pinned, or not here. ValueError, saying what there is, for a name that is not registered, and with
-    both hashes where a pinned version is another; UnavailableError where MLflow is away for a minute.
+    Paths and URLs stay as they are: those are fetched by `tokenmill doctor --fetch` alone. What is pinned and here is
+    run though MLflow is away. ValueError, saying what there is, for a name that is not registered, and with both hashes
+    where a pinned version is another; UnavailableError where MLflow is away for a minute and has to be asked.
     """
     known: dict[str, str] = {}
 
@@ -59,7 +59,10 @@ def pinned_names(recipe: CurationRecipe, resolved: CurationRecipe) -> Mapping[st
 
 def _pinned(store: Store, reference: str) -> str:
     model = parse_model(reference)
-    if model.kind != "registry" or (model.sha256 and (store.models / model.sha256).is_dir()):
+    if model.kind != "registry":
+        return reference
+    if model.sha256 and (store.models / model.sha256).is_dir():
+        check_pin(store, model)
         return reference
     version = answered(lambda: fetch_classifier(store, reference), f"looking for the classifier {reference}", BEGIN_S)
     return version.pinned

@@ -41,6 +41,12 @@ def mlflow_uri(store: Store) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root / 'mlflow' / 'mlflow.db'}"
 
 
+def has_history(store: Store) -> bool:
+    """Whether there is a server to ask, or a database, which asking it would make."""
+    file = mlflow_uri(store).removeprefix("sqlite:///")
+    return "://" in file or Path(file).is_file()
+
+
 def mlflow_artifacts(store: Store) -> Path:
     return store.root / "mlflow" / "artifacts"
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.inputs import InputFile, file_identity, last_inputs
+from tasks.model_files import parse_model
 from tasks.recipes.curation import CurationRecipe
 
 _SETTINGS: Mapping[str, str] = {
@@ -48,13 +49,25 @@ def why_again(
     present = {file_identity(entry) for entry in inputs}
     if changed := [entry.path for entry in last_inputs(last) if file_identity(entry) not in present]:
         return f"{changed[0]}{f' and {len(changed) - 1} more' if len(changed) > 1 else ''} changed"
-    now = recipe.model_dump(mode="json")
-    if settings := [words for name, words in _SETTINGS.items() if last["recipe"].get(name) != now[name]]:
+    then, now = (_by_hash(settings) for settings in (last["recipe"], recipe.model_dump(mode="json")))
+    if settings := [words for name, words in _SETTINGS.items() if then.get(name) != now[name]]:
         return f"{' and '.join(settings)} changed"
     before = last["decided_by"]
     if stages := [name for name in decided_by if before.get(name) != decided_by[name]]:
         return f"the code, a file or a library of {', '.join(stages)} changed"
     return ""
+
+
+def _by_hash(settings: Any) -> Any:
+    """A recipe's settings with the hash of each model in place of the name or version that it goes by."""
+    if isinstance(settings, list):
+        return [_by_hash(each) for each in settings]
+    if not isinstance(settings, Mapping):
+        return settings
+    return {
+        key: parse_model(each).sha256 if key == "model" and isinstance(each, str) else _by_hash(each)
+        for key, each in settings.items()
+    }
 
 
 def check_recognisable(last: Mapping[str, Any], recipe: CurationRecipe) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.model_files import KNOWN_MODELS
+from tasks.model_files import parse_model
 
 Kind = Literal["model", "list", "tokenizer"]
 
@@ -94,5 +94,5 @@ _SHORT_NAMES: Mapping[str, FileFacts] = {
         "fastText's language identification for 176 languages (fasttext.cc); .65 is FineWeb's threshold for it",
     ),
 }
-BY_REFERENCE: Mapping[str, FileFacts] = {KNOWN_MODELS[name]: facts for name, facts in _SHORT_NAMES.items()}
-"""Of other people's models that have a short name, by what that is written out as."""
+BY_SHA256: Mapping[str, FileFacts] = {parse_model(name).sha256: facts for name, facts in _SHORT_NAMES.items()}
+"""Of other people's models that have a short name, by hash: the same file may have another address."""

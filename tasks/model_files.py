@@ -68,9 +68,10 @@ def parse_model(reference: str) -> ModelReference:
     """What `reference` means. Raises ValueError, in one line, for what is no name, path or address, or has no hash."""
     if not reference:
         return ModelReference("embedded")
-    source, mark, sha256 = KNOWN_MODELS.get(reference, reference).partition(_MARK)
+    source, mark, sha256 = written_out(reference).partition(_MARK)
+    _check_address(source)
     if mark and not _SHA256.fullmatch(sha256):
-        raise ValueError(f"{reference!r}: a SHA-256 is 64 hexadecimal digits in lower case; {sha256!r} is none")
+        raise ValueError(f"{f'{source}{_MARK}…'!r}: a SHA-256 is 64 hexadecimal digits in lower case, this is none")
     if registered := _REGISTERED.fullmatch(source):
         name, version_or_alias = registered.groups()
         if mark and not version_or_alias.isdecimal():
@@ -78,14 +79,16 @@ def parse_model(reference: str) -> ModelReference:
                 f"{reference!r}: an alias moves on, a hash does not; name the version, as in {name}@3{_MARK}…"
             )
         return ModelReference("registry", name, version_or_alias, sha256=sha256)
-    _check_source(source, reference)
+    if "://" not in source and not source.startswith("/"):
+        known = ", ".join(KNOWN_MODELS)
+        raise ValueError(f"there is no model {_shown(source)!r}: name it as {_FORMS}; known by a short name: {known}")
     if not mark:
         raise ValueError(f"{reference!r} has no hash: add {_MARK}…, as printed by `{_hash_command(source)}`")
     return ModelReference("file", source=source, sha256=sha256)
 
 
-def _check_source(source: str, reference: str) -> None:
-    """ValueError where `source` is neither a whole path nor an address, or where its address may hold a secret."""
+def _check_address(source: str) -> None:
+    """ValueError where `source` is an address that may hold a secret; the message does not show it."""
     if "://" in source:
         parts = urlsplit(source)
         if "@" in parts.netloc or parts.query:
@@ -93,9 +96,12 @@ def _check_source(source: str, reference: str) -> None:
                 "the address of a model stands in recipes, which are published: give it without user, password and"
                 f" query ({parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path})"
             )
-    elif not source.startswith("/"):
-        known = ", ".join(KNOWN_MODELS)
-        raise ValueError(f"there is no model {reference!r}: name it as {_FORMS}; known by a short name: {known}")
+
+
+def _shown(name: str) -> str:
+    """What is no name, without what may be a user and password in it, or a query."""
+    user, _, place = name.rpartition("@")
+    return re.sub(r"[?].*", "?…", place if ":" in user else name, flags=re.DOTALL)
 
 
 def _hash_command(source: str) -> str:
@@ -108,12 +114,17 @@ def _hash_command(source: str) -> str:
     return f"{shlex.join(['curl', '-L', file])} | sha256sum"
 
 
-def _written_out(reference: str) -> str:
-    parse_model(reference)
+def written_out(reference: str) -> str:
+    """The same with a short name as the address that it stands for."""
     return KNOWN_MODELS.get(reference, reference)
 
 
-ModelName = Annotated[str, AfterValidator(_written_out)]
+def _checked(reference: str) -> str:
+    parse_model(reference)
+    return written_out(reference)
+
+
+ModelName = Annotated[str, AfterValidator(_checked)]
 """The type of a rule's field `model`: checked, and with a short name written out."""
 
 

@@ -16,8 +16,8 @@ from tasks.classifiers.bundle import load_bundle
 from tasks.extract import Extraction
 from tasks.manifest import MANIFEST, file_sha256
 from tasks.model_cache import has_model
-from tasks.model_facts import BY_LIBRARY, BY_REFERENCE, FACTS, URL_LISTS, FileFacts, Kind, PackagedFile
-from tasks.model_files import CLASSIFIER_FILE, SINGLE_FILE, ModelReference, parse_model
+from tasks.model_facts import BY_LIBRARY, BY_SHA256, FACTS, URL_LISTS, FileFacts, Kind, PackagedFile
+from tasks.model_files import CLASSIFIER_FILE, SINGLE_FILE, ModelReference, parse_model, written_out
 from tasks.recipes.curation import CurationRecipe
 from tasks.rule import Rule
 from tasks.store import Store
@@ -112,15 +112,16 @@ def _of_recipe(recipe: CurationRecipe, store: Store) -> Iterator[tuple[str, Need
 
 def _named(reference: str, store: Store) -> NeededFile:
     """A model that is named, in the store or not."""
+    reference = written_out(reference)
     parsed = parse_model(reference)
     folder = store.models / parsed.sha256
     if parsed.sha256 and has_model(store.models, parsed.sha256):
         if (folder / CLASSIFIER_FILE).is_file():
             return replace(_classifier(folder), reference=reference)
-        facts = _facts_of(parsed, reference)
+        facts = _facts_of(parsed)
         size = (folder / SINGLE_FILE).stat().st_size
         return _file(_short(parsed), facts, parsed.sha256, size, reference)
-    facts = _facts_of(parsed, reference)
+    facts = _facts_of(parsed)
     is_changed = parsed.sha256 and folder.exists()
     state = "is in the store, and not what its hash says" if is_changed else "is not in the store"
     problem = f"it {state}: bring it with --fetch"
@@ -131,9 +132,9 @@ def _short(parsed: ModelReference) -> str:
     return parsed.source.rstrip("/").rpartition("/")[2] or f"{parsed.name}@{parsed.version_or_alias}"
 
 
-def _facts_of(parsed: ModelReference, reference: str) -> FileFacts:
+def _facts_of(parsed: ModelReference) -> FileFacts:
     origin = parsed.source or "MLflow's registry"
-    facts = BY_REFERENCE.get(reference) or FileFacts("model", "not known here: see where it is from", "")
+    facts = BY_SHA256.get(parsed.sha256) or FileFacts("model", "not known here: see where it is from", "")
     return replace(facts, origin="; ".join(part for part in (facts.origin, origin) if part))
 
 

@@ -52,8 +52,9 @@ def _ruled(
     rules: tuple[Rule, ...], modules: tuple[str, ...], libraries: tuple[str, ...] = (), **identity: Any
 ) -> _Part:
     """A stage that applies `rules`: their settings and files, their libraries, and the modules that they are in."""
-    return _Part(
-        {"rules": rules, "files": [files_identity(rule.files()) for rule in rules], **identity},
+    settings = [rule.model_copy(update={"model": ""}) if hasattr(rule, "model") else rule for rule in rules]
+    return _Part(  # a model is its file, whatever name or version it goes by
+        {"rules": settings, "files": [files_identity(rule.files()) for rule in rules], **identity},
         tuple(sorted({*libraries, *(name for rule in rules for name in rule.libraries)})),
         (*modules, *sorted({type(rule).__module__ for rule in rules})),
     )

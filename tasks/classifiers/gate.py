@@ -23,10 +23,13 @@ from pydantic import Field
 
 from tasks.classifiers.bootstrap import percentile_interval, resampled_average_precisions, resampled_fractions
 from tasks.classifiers.metrics import roc_auc
-from tasks.classifiers.proportion import Estimate, Proportion, percent, proportion
+from tasks.classifiers.proportion import Estimate, percent, proportion
 from tasks.classifiers.scores import BoolArray, FloatArray, checked_labels, checked_scores
-from tasks.classifiers.threshold import false_alarms_at
+from tasks.classifiers.threshold import Threshold, false_alarms_at
 from tasks.rule import Configuration
+
+CHANCE = 0.5
+"""Area under the ROC curve of scores that know nothing of the labels."""
 
 
 class GateRules(Configuration):
@@ -115,19 +118,7 @@ def judge(candidate: Scored, champion: Scored | None, rows: GateRows, rules: Gat
     if alarms.false_alarms > Fraction(str(rules.max_false_alarm_fraction)) * alarms.num_texts:
         return Verdict(False, f"{candidate.name} flags {alarms_are}, above the limit of {limit}.", figures)
     if champion is None:
-        recall, area = _alone(candidate, rows)
-        figures |= {"recall": recall.fraction} | _ends("recall", recall.low, recall.high)
-        figures |= {"roc_auc": area.value} | _ends("roc_auc", area.low, area.high)
-        shown = f"There is no champion yet, and {candidate.name}"
-        if recall.low <= alarms.high:
-            alarms_share = proportion(alarms.false_alarms, alarms.num_texts)
-            why = f"{shown} does not surely find more than it flags anywhere: recall {recall}, false alarms on ordinary"
-            return Verdict(False, f"{why} texts {alarms_share}.", figures)
-        if area.low <= 0.5:
-            why = f"{shown} does not surely rank positive texts above negative ones: ROC AUC {area}, by chance 0.5."
-            return Verdict(False, why, figures)
-        why = f"{shown} flags {alarms_are}, limit {limit}, with recall {recall} and ROC AUC {area}."
-        return Verdict(True, why, figures)
+        return _against_chance(candidate, rows, alarms, f"flags {alarms_are}, limit {limit}", figures)
 
     compared = _compared(candidate, champion, rows, rules)
     for metric, (ours, theirs, difference) in compared.items():
@@ -186,10 +177,25 @@ def _too_few(candidate: Scored, rows: GateRows, rules: GateRules) -> str | None:
     return None
 
 
-def _alone(candidate: Scored, rows: GateRows) -> tuple[Proportion, Estimate]:
-    """Recall at the candidate's threshold, and the area under its ROC curve."""
+def _against_chance(
+    candidate: Scored, rows: GateRows, alarms: Threshold, alarms_told: str, figures: dict[str, float]
+) -> Verdict:
+    """What the first candidate has to show beside few false alarms, each by the unfavourable end of its interval."""
     found = candidate.scores[rows.labels] > candidate.threshold
-    return proportion(int(found.sum()), len(found)), roc_auc(rows.labels, candidate.scores)
+    recall, area = proportion(int(found.sum()), len(found)), roc_auc(rows.labels, candidate.scores)
+    figures = figures | {"recall": recall.fraction} | _ends("recall", recall.low, recall.high)
+    figures |= {"roc_auc": area.value} | _ends("roc_auc", area.low, area.high)
+    told = f"There is no champion yet, and {candidate.name}"
+    if recall.low <= alarms.high:
+        why = (
+            f"{told} does not surely find more of the positive texts than it flags of ordinary ones: recall {recall},"
+            f" false alarms {proportion(alarms.false_alarms, alarms.num_texts)}."
+        )
+        return Verdict(False, why, figures)
+    if area.low <= CHANCE:
+        why = f"{told} does not surely rank positive texts above negative ones: ROC AUC {area}, by chance {CHANCE}."
+        return Verdict(False, why, figures)
+    return Verdict(True, f"{told} {alarms_told}, and is better than chance: recall {recall}, ROC AUC {area}.", figures)
 
 
 def _compared(

@@ -1,6 +1,6 @@
 """Labelled texts: what a classifier is to learn, from wherever people or models have labelled it.
 
-    rows of files -> examples (text, positive or not, source) -> distinct lines, but for contradictions
+    rows of files -> examples (text, positive or not, source, group) -> distinct lines, but for contradictions
 
 and the background: ordinary texts without labels, on which the threshold is chosen and the false alarms are counted.
 
@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -46,6 +46,11 @@ class LabelledSource(_Source):
 
     label: str = Field("label", min_length=1, description="The column that holds the label")
     source: str = Field("", description="The column that says where a row is from, for figures by source; else `name`")
+    group: str = Field(
+        "",
+        description="The column whose rows stay on one side where its value is equal, in whichever table: the page that"
+        " pieces are cut from, a thread, an author. A row without a value is on its own",
+    )
     positive: tuple[str, ...] = Field(min_length=1, description="Values of the label that mean the positive class")
     negative: tuple[str, ...] = Field((), description="Values that mean the other one; none: every other value does")
 
@@ -58,7 +63,7 @@ class LabelledSource(_Source):
     @property
     def columns(self) -> tuple[str, ...]:
         """Those that are read."""
-        return tuple(dict.fromkeys(filter(None, (self.text, self.label, self.source))))
+        return tuple(dict.fromkeys(filter(None, (self.text, self.label, self.source, self.group))))
 
 
 class BackgroundSource(_Source):
@@ -78,6 +83,8 @@ class Example:
     line: str
     positive: bool
     source: str
+    group: str = ""
+    """Rows of one group are on one side; empty for a row of no group."""
 
     @property
     def key(self) -> bytes:
@@ -105,7 +112,8 @@ class Gathered:
         """Of all texts and labels, whatever files they came in."""
         digest = hashlib.sha256()
         for example in self.examples:
-            digest.update(example.key + bytes([example.positive]) + example.source.encode() + b"\0")
+            digest.update(example.key + bytes([example.positive]))
+            digest.update(f"{example.source}\0{example.group}\0".encode())
         digest.update(b"background")
         for document in self.background:
             digest.update(document.text.encode("utf-8", "surrogatepass") + b"\0")
@@ -121,8 +129,17 @@ def check_sources(labelled: Sequence[LabelledSource], background: Sequence[Backg
             check_rows(path, names)
 
 
-def read_labelled(source: LabelledSource) -> Iterator[tuple[str, bool, str]]:
-    """Text, label and source of each row, file by file.
+class LabelledRow(NamedTuple):
+    """A row, read."""
+
+    text: str
+    positive: bool
+    source: str
+    group: str
+
+
+def read_labelled(source: LabelledSource) -> Iterator[LabelledRow]:
+    """Each row, file by file.
 
     Raises ValueError for what `read_rows` can't read, an empty text, and a label that neither class names.
     """
@@ -143,7 +160,9 @@ def read_labelled(source: LabelledSource) -> Iterator[tuple[str, bool, str]]:
                     f"the label {value!r} is given for neither class; seen so far: {shown}. Add it to positive or"
                     " negative",
                 )
-            yield text, positive, _label(row[source.source]) or source.name if source.source else source.name
+            origin = _label(row[source.source]) if source.source else ""
+            group = _label(row[source.group]) if source.group else ""
+            yield LabelledRow(text, positive, origin or source.name, group)
 
 
 def read_background(source: BackgroundSource) -> Iterator[str]:
@@ -163,14 +182,14 @@ def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSo
         num_texts = 0
         for rows in _batches(read_labelled(source)):
             num_texts += len(rows)
-            lines = normalised(normaliser, [text for text, _, _ in rows])
-            for (text, positive, origin), line in zip(rows, lines, strict=True):
+            lines = normalised(normaliser, [row.text for row in rows])
+            for row, line in zip(rows, lines, strict=True):
                 if not line:
                     num_empty += 1
                     continue
-                example = Example(text, line, positive, origin)
+                example = Example(row.text, line, row.positive, row.source, row.group)
                 known = examples.setdefault(line, example)
-                if known.positive != positive:
+                if known.positive != row.positive:
                     contradicting.add(line)
                 examples[line] = min(known, example, key=_by_text)
         facts.append(_facts(source, num_texts))
@@ -202,9 +221,9 @@ def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSo
     )
 
 
-def _by_text(example: Example) -> tuple[str, str]:
+def _by_text(example: Example) -> tuple[str, str, str]:
     """Which of several texts with one line stands for them: no matter which came first."""
-    return example.text, example.source
+    return example.text, example.source, example.group
 
 
 def _facts(source: LabelledSource | BackgroundSource, num_texts: int) -> DataFacts:

@@ -21,7 +21,8 @@ class Parts:
     reporting: tuple[Example, ...]
     """Background on which false alarms are counted."""
     num_left_out: int
-    """Background documents that resemble a labelled text of the train or validation side."""
+    """Background documents that resemble a labelled text, of whichever side: one that resembles a test text would
+    choose the threshold by which that is judged, or count a positive text's score as a false alarm."""
 
     @property
     def held_out(self) -> HeldOut:
@@ -47,23 +48,22 @@ class Parts:
 
 
 def divide(gathered: Gathered) -> Parts:
-    """Labelled texts on three sides, the background in two halves; what resembles each other stays together.
+    """Labelled texts on three sides, the background in two halves; what resembles each other, and rows of one group,
+    stay together.
 
     Raises ValueError where a side has no text of a class, or a half of the background none at all.
     """
-    lines = [example.line for example in (*gathered.examples, *gathered.background)]
-    keys = cluster_keys(lines, clusters(lines))
+    everything = (*gathered.examples, *gathered.background)
+    lines = [example.line for example in everything]
+    keys = cluster_keys(lines, clusters(lines, [example.group for example in everything]))
     sides: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
-    seen: set[bytes] = set()  # clusters that the model is trained or chosen on
     for example, key in zip(gathered.examples, keys, strict=False):
-        of_key = side(key)
-        sides[of_key].append(example)
-        if of_key != "test":
-            seen.add(key)
+        sides[side(key)].append(example)
+    of_labelled = set(keys[: len(gathered.examples)])
     halves: dict[bool, list[Example]] = {True: [], False: []}
     num_left_out = 0
     for document, key in zip(gathered.background, keys[len(gathered.examples) :], strict=True):
-        if key in seen:
+        if key in of_labelled:
             num_left_out += 1
         else:
             halves[tunes(key)].append(document)
@@ -72,12 +72,13 @@ def divide(gathered: Gathered) -> Parts:
         if num_positives in (0, len(examples)):
             raise ValueError(
                 f"the {name} side has {num_positives:,} positive of {len(examples):,} texts, and both classes are"
-                " needed: give more labelled texts (tens of each class that do not resemble each other)"
+                " needed: give more labelled texts (tens of each class that neither resemble each other nor are of one"
+                " group)"
             )
     if not (halves[True] and halves[False]):
         raise ValueError(
-            f"{len(gathered.background):,} distinct background documents, of which {num_left_out:,} resemble texts"
-            " that are trained on, do not fill both halves: give more ordinary documents, other than the labelled"
+            f"{len(gathered.background):,} distinct background documents, of which {num_left_out:,} resemble"
+            " labelled texts, do not fill both halves: give more ordinary documents, other than the labelled"
         )
     return Parts(
         tuple(sides["train"]),

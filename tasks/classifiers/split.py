@@ -2,8 +2,9 @@
 
 A retweet, a quoted comment or a page with another date would be learnt on one side and asked on the other, and the
 figures would be those of memory. So texts that resemble each other are one cluster (connected components of pairs with
-a true Jaccard similarity of at least `MIN_JACCARD`), and the side is a hash of the smallest key in the cluster. It
-therefore depends on the cluster alone: not on order, files, or unrelated texts that are added later.
+a true Jaccard similarity of at least `MIN_JACCARD`), and so are texts of one group, such as the pieces of a page. The
+side is a hash of the smallest key in the cluster. It therefore depends on the cluster alone: not on order, files, or
+unrelated texts that are added later.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ _TEXTS_PER_BATCH = 4096
 _RANGE = 2**64
 
 
-def clusters(lines: Sequence[str]) -> NDArray[np.int64]:
-    """The cluster of each line, called by the number of its first line. Equal lines are one cluster.
+def clusters(lines: Sequence[str], groups: Sequence[str] = ()) -> NDArray[np.int64]:
+    """The cluster of each line, called by the number of its first line. Equal lines are one cluster, and so are lines
+    of one of the `groups`, one for each line, where that is not empty.
 
     Memory: 1 kB a line for its signature, 8 bytes for each distinct run of words in lines that share a band with any.
     """
@@ -53,20 +55,24 @@ def clusters(lines: Sequence[str]) -> NDArray[np.int64]:
             for start in range(0, len(distinct), _TEXTS_PER_BATCH)
         ]
     )
-    groups = BandGroups(lambda texts: table[texts], len(distinct), MINHASH)
+    bands = BandGroups(lambda texts: table[texts], len(distinct), MINHASH)
     leaders = _Leaders(len(distinct))
+    first_in: dict[str, int] = {}
+    for number, group in zip(numbers.tolist(), groups, strict=bool(groups)):
+        if group:
+            leaders.join(first_in.setdefault(group, number), number)
     with tempfile.TemporaryDirectory() as folder:
-        shingle_sets = _ShingleSets(distinct, groups.shares_any(), word_hashes, Path(folder))
+        shingle_sets = _ShingleSets(distinct, bands.shares_any(), word_hashes, Path(folder))
         min_equal = min_equal_hashes(MIN_JACCARD, MINHASH.num_hashes)
-        for text in np.flatnonzero(groups.shares_any()).tolist():
-            met = np.unique(groups.met(text))
+        for text in np.flatnonzero(bands.shares_any()).tolist():
+            met = np.unique(bands.met(text))
             equal = np.count_nonzero(table[met] == table[text], axis=1)
             for other in met[equal >= min_equal].tolist():
                 if leaders.of(other) != leaders.of(text) and (
                     jaccard(shingle_sets.of(text), shingle_sets.of(other)) >= MIN_JACCARD
                 ):
                     leaders.join(other, text)
-            groups.add(text, text)
+            bands.add(text, text)
     first_line = np.full(len(distinct), -1, dtype=np.int64)
     result = np.empty(len(lines), dtype=np.int64)
     for line, number in enumerate(numbers.tolist()):

@@ -1,6 +1,6 @@
 """What Ray Train, MLflow and TensorBoard cost a training: steps a second of `tokenmill pretrain` and of the bare loop.
 
-    python -m tests.benchmarks.bench_ray_overhead [--block-s 60] [--pairs 5] [--model 10m]
+    python -m tests.benchmarks.bench_ray_overhead [--block-s 60] [--pairs 5] [--model 10m] [--threads N]
 
 The same network is trained on the same shards in two ways, which take turns in blocks:
 
@@ -11,6 +11,9 @@ Each block is a process of its own, which goes on from the checkpoint that the l
 takes to start, and its first steps, are not counted but stated apart. Then a third process looks at the rows that the
 loop writes, by its own clock, for the length of the block: what a user gets, whoever takes the time. Within a block no
 checkpoint is made and nothing is evaluated: the loop does both alike in either way.
+
+With as many threads as there are cores, the default, everything beside the training takes its time from it. With one
+less a core is free for that, as it is where a GPU trains: then what is left is what the training itself waits for.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ import os, signal, sys, torch
 from tasks.training import TrainJob, train
 told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(True))
-torch.set_num_threads(os.cpu_count())
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 train(TrainJob.model_validate_json(sys.argv[1]), should_stop=lambda: bool(told))
 """
 
@@ -154,6 +157,7 @@ def main() -> None:
     parser.add_argument("--block-s", type=float, default=60.0)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--model", default="10m")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the training (default: all cores)")
     arguments = parser.parse_args()
     settings: dict[str, Any] = {
         "model": arguments.model,
@@ -161,7 +165,7 @@ def main() -> None:
         "checkpoint_every_steps": 10**9,
         "evaluate_every_steps": 10**9,
     }
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": str(arguments.threads)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store, bare_folder = folder / "store", folder / "bare"
@@ -191,6 +195,7 @@ def main() -> None:
         {
             "model": arguments.model,
             "block_s": arguments.block_s,
+            "threads": arguments.threads,
             "wanted": f"a median ratio of at least {WANTED_RATIO}",
             "median_ratio": f"{statistics.median(ratios):.3f}",
             "lowest_ratio": f"{min(ratios):.3f}",

@@ -1,4 +1,4 @@
-"""What the embedded classifier of toxicity does on texts that nothing was trained, tuned or chosen on.
+"""What the embedded classifier of toxicity does on texts that it was neither trained nor tuned on.
 
     python -m tests.benchmarks.report_toxicity [--pages NUM] [--fresh FOLDER] [--card]
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.classifiers.bundle import CARD_FILE, embedded
+from tasks.classifiers.bundle import CARD_FILE, embedded, load_bundle
 from tasks.classifiers.proportion import Proportion, proportion
 from tasks.document import Document
 from tasks.filters.toxicity import Toxicity
@@ -29,18 +29,25 @@ documentation of Debian's packages but for an eighth that was trained on and a p
 fresh docs are at most 5,000 pages of ten other packages, chosen before anything was scored on them. Comments are the
 test part of SemEval-2021 task 5. A toxic sentence is one with a toxic span from those comments, put as a line of its
 own between two lines of a web page; of one below four words, the words after it are read with it. The sets up to
-fiction are sentences of our own, which are not trained on (`tests/data/toxicity_sets.py`).
+fiction are sentences of our own, which are not trained on (`tests/data/toxicity_sets.py`): fills of a few templates,
+which stand or fall together, so that their intervals are too narrow; so are those of pages of one package.
 
 What was chosen on what: model, hard negatives and calibration on the training and validation sides, the threshold on
 the tuning pages. The texts below were not used for that, but all of them except fresh docs had been looked at before:
 while earlier versions were compared, these figures were printed beside those of validation, and this version was
-made because one of them (planted sentences, .591) fell short of .6. Only the row of fresh docs is untouched by that.
+made because planted sentences (.591 found) fell short of the .6 that is wanted. It finds them at the price of more
+false alarms: on web and docs they were .35 % before, and are now above the .5 % that is wanted; on web pages alone
+they are several per cent. On fresh docs and on all pages together they are below .5 %; of these nearly all are
+documentation, half of the fresh docs that of OpenJDK. Sentences and tweets that the classifier has read word for word
+are left out; texts that merely resemble such, and questions on a passage it knows from another question, are not.
 Another random seed moved recall on the validation side by up to 5 points: differences below that say nothing.
 
 What it cannot do: it knows words, not meaning. Quoted insults and banter in novels count as what they look like, and
 polite hate passes; the longer a text, the more chances it has of one such sentence, as the chapters show. Where this
 matters, remove the spans instead of the documents, or raise `max_toxicity`."""
 
+FRESH = "fresh docs"
+EARLIER_PARTS = ("web", "docs")
 LIMITS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 NUM_PLANTED = 1000
 PLANTED_SEED = 7
@@ -65,8 +72,9 @@ class Report:
     planted: list[tuple[int, float, bool]]
     """Words of the toxic sentence, the page's toxicity, and whether the worst piece is where the sentence is."""
 
-    def false_alarms(self, limit: float = 0.5) -> Proportion:
-        return flagged([score for scores in self.pages.values() for score in scores], limit)
+    def false_alarms(self, limit: float = 0.5, parts: Sequence[str] = ()) -> Proportion:
+        """Of the pages of these parts; of all, where none is named."""
+        return flagged([score for part in parts or self.pages for score in self.pages[part]], limit)
 
     def found(self, limit: float = 0.5, min_words: int = 1) -> Proportion:
         """Planted sentences whose page is flagged and whose place is named."""
@@ -112,25 +120,31 @@ def make_report(
 
     pages = held_out_pages(num_pages)
     comments = texts.comments("test")
-    toxic = [sentence for comment in comments for sentence in comment.toxic_sentences()]
+    toxic = _unseen([sentence for comment in comments for sentence in comment.toxic_sentences()])
     planted = []
     for each in texts.plant(pages["web"], sorted(set(toxic)), num_planted, PLANTED_SEED):
         value, piece = toxicity(each.text)
         at_place = piece in each.text and _overlaps(each, piece)
         planted.append((len(each.sentence.split()), value, at_place))
     tweets = {
-        name: scores(tweet.text for tweet in texts.tweets() if tweet.held_out and tweet.kind == kind)
+        name: scores(_unseen([tweet.text for tweet in texts.tweets() if tweet.held_out and tweet.kind == kind]))
         for kind, name in (("0", "hate"), ("1", "offensive"), ("2", "neither"))
     }
     if fresh_folder is not None:
-        pages["fresh docs"] = texts.fresh_pages(fresh_folder)
+        pages[FRESH] = texts.fresh_pages(fresh_folder)
     return Report(
         pages={part: scores(found) for part, found in pages.items()},
         others={name: scores(found) for name, found in _others().items()},
-        comments=scores(comment.text for comment in comments),
+        comments=scores(_unseen([comment.text for comment in comments])),
         tweets=tweets,
         planted=planted,
     )
+
+
+def _unseen(those: Sequence[str]) -> list[str]:
+    """Without those that the classifier was trained or tuned on, word for word."""
+    seen = load_bundle(embedded("toxicity")).has_seen(those)
+    return [text for text, known in zip(those, seen, strict=True) if not known]
 
 
 def _overlaps(planted: texts.Planted, piece: str) -> bool:
@@ -163,7 +177,11 @@ def _others() -> dict[str, list[str]]:
 def markdown(report: Report) -> str:
     lines = ["| ordinary held-out pages | flagged |", "|---|---|"]
     lines += [f"| {part} | {flagged(scores)} |" for part, scores in report.pages.items()]
-    lines += [f"| **all** | **{report.false_alarms()}** |", "", "| other ordinary texts | flagged |", "|---|---|"]
+    named = [("web and docs", EARLIER_PARTS)]
+    if FRESH in report.pages:
+        named += [("web and fresh docs", ("web", FRESH)), ("all", ())]
+    lines += [f"| {name} together | {report.false_alarms(parts=parts)} |" for name, parts in named]
+    lines += ["", "| other ordinary texts | flagged |", "|---|---|"]
     lines += [f"| {name} | {flagged(scores)} |" for name, scores in report.others.items()]
     lines += [f"| tweets labelled neither | {flagged(report.tweets['neither'])} |", ""]
     lines += ["| toxic held-out texts | flagged |", "|---|---|"]

@@ -64,10 +64,16 @@ def test_a_name_means_one_thing(reference: str, meaning: ModelReference) -> None
         (f"/data/a.ftz{MARK}{HASH[:-1]}", "64 hexadecimal digits"),
         (f"/data/a.ftz{MARK}{HASH}0", "64 hexadecimal digits"),
         (f"/data/a.ftz{MARK}{HASH.upper()}", "in lower case"),
-        (f"/data/a.ftz{MARK}", "'' is none"),
+        (f"/data/a.ftz{MARK}", f"'/data/a.ftz{MARK}…': a SHA-256 is 64"),
         (f"toxicity@champion{MARK}{HASH}", "an alias moves on"),
         (f"https://me:secret@h/a.ftz{MARK}{HASH}", "without user, password and query"),
         (f"https://h/a.ftz?key=secret{MARK}{HASH}", "without user, password and query"),
+        (f"https://me:secret@h/a.ftz{MARK}abc", "without user, password and query"),
+        (f"https://h/a.ftz?key=secret{MARK}abc", "without user, password and query"),
+        (f"https://h/a.ftz{MARK}{HASH}?key=secret", "64 hexadecimal digits"),
+        (f"/data/two\nlines{MARK}", "64 hexadecimal digits"),
+        (f"me:secret@h/a.ftz{MARK}{HASH}", "there is no model 'h/a.ftz'"),
+        ("h/a.ftz?key=secret", "there is no model 'h/a.ftz?…'"),
     ],
 )
 def test_what_cannot_be_a_name_is_refused_in_one_line(reference: str, said: str) -> None:

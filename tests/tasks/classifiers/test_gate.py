@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from sklearn.metrics import average_precision_score
 
 from tasks.classifiers.gate import GateRows, GateRules, Scored, judge
+from tasks.classifiers.proportion import proportion
 from tasks.classifiers.scores import FloatArray
 
 NUM_TEXTS, NUM_BACKGROUND = 900, 1_000
@@ -110,12 +111,42 @@ def test_the_limit_of_false_alarms(champion: Scored | None, num_alarms: int, pas
     assert passed or verdict.why.endswith("above the limit of 0.50 %.")
 
 
-def test_the_first_one_needs_the_limit_alone() -> None:
-    """Neither many labelled texts nor any: there is nothing to compare."""
-    for num_texts in (0, 3, NUM_TEXTS):
-        first = dataclasses.replace(STRONG, scores=STRONG.scores[:num_texts])
-        verdict = judge(first, None, GateRows(LABELS[:num_texts]), RULES)
-        assert verdict.passed and verdict.why.startswith("There is no champion yet, and toxicity@2 flags 0 of 1,000")
+def test_the_first_one_is_judged_against_chance() -> None:
+    verdict = judge(STRONG, None, ROWS, RULES)
+    assert verdict.passed
+    assert verdict.why.startswith("There is no champion yet, and toxicity@2 flags 0 of 1,000 ordinary texts (0.00 %)")
+    assert "better than chance: recall " in verdict.why and "ROC AUC 0." in verdict.why
+    for name in ("recall", "roc_auc", "false_alarm_fraction"):
+        assert verdict.figures[f"{name}_low"] <= verdict.figures[name] <= verdict.figures[f"{name}_high"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "threshold", "told"),
+    [
+        (STRONG.scores, 1.0, "does not surely find more of the positive texts than it flags of ordinary ones: recall"),
+        (scores_of(0.0), 1.0, "does not surely find more"),
+        (scores_of(0.0), 0.5, "does not surely rank positive texts above negative ones: ROC AUC 0."),
+        (1 - STRONG.scores, 0.1, "does not surely rank positive texts above negative ones: ROC AUC 0."),
+        (np.full(NUM_TEXTS, 0.9), 0.5, "ROC AUC 0.500 (0.500 to 0.500), by chance 0.5."),
+    ],
+    ids=["flags nothing", "noise that flags nothing", "noise", "inverted", "flags everything"],
+)
+def test_a_useless_first_one_is_refused(scores: FloatArray, threshold: float, told: str) -> None:
+    """None of them raises a false alarm."""
+    first = Scored("toxicity@1", "first", threshold, scores, np.zeros(NUM_BACKGROUND))
+    verdict = judge(first, None, ROWS, RULES)
+    assert not verdict.passed and told in verdict.why and "no champion yet" in verdict.why
+
+
+@pytest.mark.parametrize(("num_found", "passed"), [(6, True), (5, False)])
+def test_the_first_ones_recall_is_surely_above_its_false_alarms(num_found: int, passed: bool) -> None:
+    """No alarm in 1,000 may still be .37 % (its interval's upper end); 6 of 300 found are .74 % at least, 5 are .54."""
+    limit, least = (proportion(0, 500).high, proportion(num_found, 300).low)
+    assert (least > limit) is passed
+    scores = np.where(LABELS, 0.4, 0.3)
+    scores[np.flatnonzero(LABELS)[:num_found]] = 0.9
+    first = Scored("toxicity@1", "first", 0.5, scores, np.zeros(500))
+    assert judge(first, None, ROWS, RULES).passed is passed
 
 
 def test_a_lower_threshold_alone_is_better_in_recall_and_not_in_average_precision() -> None:
@@ -129,6 +160,7 @@ def cut(scored: Scored, places: FloatArray) -> Scored:
     return dataclasses.replace(scored, scores=scored.scores[places])
 
 
+@pytest.mark.parametrize("champion", [None, WEAK], ids=["first", "second"])
 @pytest.mark.parametrize(
     ("num_positives", "num_negatives", "told"),
     [
@@ -138,9 +170,12 @@ def cut(scored: Scored, places: FloatArray) -> Scored:
         (0, 0, "0 labelled positive texts"),
     ],
 )
-def test_too_few_labelled_texts(num_positives: int, num_negatives: int, told: str | None) -> None:
+def test_too_few_labelled_texts(
+    num_positives: int, num_negatives: int, told: str | None, champion: Scored | None
+) -> None:
     places = np.concatenate([np.flatnonzero(LABELS)[:num_positives], np.flatnonzero(~LABELS)[:num_negatives]])
-    verdict = judge(cut(STRONG, places), cut(WEAK, places), GateRows(LABELS[places]), RULES)
+    before = champion and cut(champion, places)
+    verdict = judge(cut(STRONG, places), before, GateRows(LABELS[places]), RULES)
     assert ("Too few" in verdict.why) is (told is not None)
     if told is not None:
         assert not verdict.passed and told in verdict.why
@@ -210,6 +245,22 @@ def test_all_texts_are_guarded_and_the_worst_fall_is_told() -> None:
     assert not verdict.passed and "and 1 more slices fall too far" in verdict.why
     assert verdict.figures["average_precision_difference_low"] > 0
     assert verdict.figures["num_slices_fallen"] == 2
+
+
+@pytest.mark.parametrize(("num_more", "passed"), [(3, True), (4, False)])
+def test_all_texts_are_guarded_however_few_they_are(num_more: int, passed: bool) -> None:
+    """60 positive texts, fewer than a named slice needs: 3 of them are the allowed .05."""
+    labels = np.arange(120) % 2 == 0
+    perfect = np.where(labels, 0.9, 0.1)
+    perfect[np.flatnonzero(labels)[:num_more]] = 0.5  # on the threshold, above every negative text
+    muddled = np.where(labels, 0.7, 0.1)
+    muddled[np.flatnonzero(~labels)[:20]] = 0.8
+    candidate = Scored("toxicity@2", "candidate", 0.5, perfect, background(0))
+    champion = Scored("toxicity@1", "champion", 0.5, muddled, background(0))
+    verdict = judge(candidate, champion, GateRows(labels), RULES)
+    assert verdict.figures["average_precision_difference_low"] > 0
+    assert verdict.passed is passed
+    assert passed or "it misses 4 of 60 positive texts of 'all texts', the champion 0 (+6.7%)" in verdict.why
 
 
 def test_the_order_of_the_texts_decides_nothing() -> None:

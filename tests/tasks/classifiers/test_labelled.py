@@ -37,9 +37,9 @@ ROWS: list[Row] = [
     {"body": "Ünïcode", "mark": 0, "from": "", "more": []},
 ]
 EXPECTED = [
-    ("Foul words", True, "here"),
-    ('A calm "line",\nand one more', False, "there"),
-    ("Ünïcode", False, "rows"),
+    ("Foul words", True, "here", ""),
+    ('A calm "line",\nand one more', False, "there", ""),
+    ("Ünïcode", False, "rows", ""),
 ]
 
 
@@ -83,7 +83,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str, compressi
     path.write_bytes(COMPRESSIONS[compression](FORMATS[suffix](ROWS)))
     assert list(read_labelled(source(path))) == EXPECTED
     assert list(read_background(BackgroundSource(name="b", paths=(str(path),), text="body"))) == [
-        text for text, _, _ in EXPECTED
+        text for text, *_ in EXPECTED
     ]
     check_sources([source(path)], [])
 
@@ -92,13 +92,26 @@ def test_labels_are_read_as_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(jsonl([{"text": "a", "label": label} for label in (True, "true", 1.5, " x ", None)]))
     of_all = LabelledSource(name="s", paths=(str(path),), positive=("true", "1.5", "x"))
-    assert [positive for _, positive, _ in read_labelled(of_all)] == [True, True, True, True, False]
+    assert [row.positive for row in read_labelled(of_all)] == [True, True, True, True, False]
 
 
 def test_without_a_column_of_sources_the_name_stands_for_it(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(jsonl(ROWS))
-    assert {origin for _, _, origin in read_labelled(source(path, source=""))} == {"rows"}
+    assert {row.source for row in read_labelled(source(path, source=""))} == {"rows"}
+
+
+def test_a_column_of_groups(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(jsonl(ROWS))
+    of_groups = source(path, group="from")
+    assert [row.group for row in read_labelled(of_groups)] == ["here", "there", ""]
+    by_line = {example.line: example for example in gather([of_groups], [], "plain_line").examples}
+    assert by_line["Foul words"].group == "here"
+    shas = {gather([source(path, group=group)], [], "plain_line").sha256 for group in ("", "from", "mark")}
+    assert len(shas) == 3  # a trial of other sides is another one
+    with pytest.raises(RowError, match="there is no column 'page'"):
+        check_sources([source(path, group="page")], [])
 
 
 def broken_line(rows: list[Row]) -> bytes:

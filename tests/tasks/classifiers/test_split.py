@@ -85,6 +85,16 @@ def test_clusters() -> None:
     assert keys == [min(digests[:2]), min(digests[:2]), digests[2]]
 
 
+def test_groups_are_united_with_what_resembles_their_lines() -> None:
+    line = random_line(1)
+    lines = [line, "two", f"{line} more", "three", "four", "two"]
+    assert clusters(lines).tolist() == [0, 1, 0, 3, 4, 1]
+    assert clusters(lines, ["", "", "a", "a", "", "b"]).tolist() == [0, 1, 0, 0, 4, 1]
+    assert clusters(lines, ["b", "", "a", "a", "", "b"]).tolist() == [0, 0, 0, 0, 4, 0]  # equal lines carry it on
+    with pytest.raises(ValueError, match="shorter"):
+        clusters(lines, ["a"])
+
+
 def test_chains_are_one_cluster() -> None:
     words = random_line(2, 80).split()
     chain = [" ".join(words[start : start + 40]) for start in range(0, 30, 5)]

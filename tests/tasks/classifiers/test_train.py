@@ -205,17 +205,42 @@ def test_the_rarer_class_is_repeated(data: Path, tmp_path: Path) -> None:
     assert times > 1
 
 
-def test_background_that_resembles_training_texts_is_left_out(data: Path, tmp_path: Path) -> None:
+def test_background_that_resembles_labelled_texts_is_left_out(data: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copied.jsonl"
     shutil.copyfile(data / "labelled.jsonl", copied)
     ordinary = (BackgroundSource(name="pages", paths=(str(data / "background.jsonl"), str(copied))),)
     configuration = configured(data, background=ordinary)
     parts = divide(gather(configuration.labelled, ordinary, configuration.normaliser))
-    assert parts.num_left_out == len(parts.train) + len(parts.validation)
-    assert len(parts.tuning) + len(parts.reporting) == 300 + len(parts.test)
+    assert parts.num_left_out == 400 == len(parts.train) + len(parts.validation) + len(parts.test)
+    assert len(parts.tuning) + len(parts.reporting) == 300
+    assert not {example.line for example in parts.test} & {
+        document.line for document in (*parts.tuning, *parts.reporting)
+    }
     only_copies = (BackgroundSource(name="pages", paths=(write(tmp_path / "one.jsonl", [{"text": "abc"}]),)),)
     with pytest.raises(ValueError, match="do not fill both halves"):
         divide(gather(configuration.labelled, only_copies, configuration.normaliser))
+
+
+def test_a_group_is_on_one_side(data: Path, tmp_path: Path) -> None:
+    """Ten texts of each page, no two of which resemble each other; without the column most pages are on two sides."""
+    draw = random.Random(2)
+    rows = [{"text": sentence(draw), "label": row % 2, "page": f"p{row // 10}"} for row in range(400)]
+    rows += [{"text": sentence(draw), "label": row % 2, "page": None} for row in range(40)]
+    paths = (write(tmp_path / "pages.jsonl", rows),)
+    ordinary = configured(data).background
+
+    def sides_by_page(group: str) -> dict[str, set[str]]:
+        source = LabelledSource(name="own", paths=paths, positive=("1",), source="page", group=group)
+        parts = divide(gather([source], ordinary, "plain_line"))
+        found: dict[str, set[str]] = {}
+        for name in ("train", "validation", "test"):
+            for example in getattr(parts, name):
+                found.setdefault(example.source, set()).add(name)
+        return found
+
+    apart, together = sides_by_page(""), sides_by_page("page")
+    assert sum(len(sides) > 1 for sides in apart.values()) > 20
+    assert [page for page, sides in together.items() if len(sides) > 1] == ["own"]  # of no page
 
 
 def test_a_side_without_a_class_is_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from flows.classifier_parameters import Background
 from flows.progress import progress
 from infra.ray_map import check_cluster, ray_cluster
+from tasks.address import redacted
 from tasks.atomic import write_file
 from tasks.classifiers.labelled import BackgroundSource
 from tasks.curation import extract, identify_language
@@ -28,6 +29,8 @@ from tasks.tables import read_rows
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}@[0-9]+")
 _TABLE = re.compile(r"\.(csv|jsonl|parquet)(\.gz|\.zst)?$", re.IGNORECASE)
 _PAGES_FILE = "pages.jsonl"
+PAGES = "pages"
+"""What the pages are called among the sources."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class PlannedBackground:
     """Where the texts come from."""
 
     tables: tuple[BackgroundSource, ...]
+    """Their origin, where none is stated, is the source as it was asked for."""
     pages: tuple[str, ...]
     """Sources whose pages are extracted first."""
     asked: Background
@@ -42,8 +46,14 @@ class PlannedBackground:
 
     def sources(self, folder: Path) -> tuple[BackgroundSource, ...]:
         """All of it as tables, where `extract_pages` has written into `folder`."""
-        extracted = [_table(self.asked, "pages", folder / _PAGES_FILE, "text")] if self.pages else []
+        extracted = [_table(self.asked, PAGES, folder / _PAGES_FILE, "text", self.sample)] if self.pages else []
         return (*self.tables, *extracted)
+
+    @property
+    def sample(self) -> str:
+        """What the pages are, for people."""
+        sources = ", ".join(map(redacted, self.pages))
+        return f"main content of a sample of at most {self.asked.pages:,} pages of {sources}"
 
 
 def plan_background(store: Store, asked: Background, languages: Sequence[str]) -> PlannedBackground:
@@ -51,11 +61,12 @@ def plan_background(store: Store, asked: Background, languages: Sequence[str]) -
     if not asked.sources:
         raise ValueError("name a background: ordinary pages, on which false alarms are counted and the threshold rests")
     tables, pages = [], []
-    for number, source in enumerate(asked.sources, 1):
+    for number, source in enumerate(dict.fromkeys(asked.sources), 1):
         if _VERSION.fullmatch(source):
-            tables.append(_table(asked, source.replace("@", "-"), store.corpus(source) / "documents/*.parquet", "text"))
+            path = store.corpus(source) / "documents/*.parquet"
+            tables.append(_table(asked, source.replace("@", "-"), path, "text", source))
         elif _TABLE.search(source):
-            tables.append(_table(asked, f"background-{number}", source, asked.text))
+            tables.append(_table(asked, f"background-{number}", source, asked.text, redacted(source)))
         else:
             pages.append(source)
     wanted = {"language.languages": json.dumps(list(languages))}
@@ -86,7 +97,7 @@ def extract_pages(store: Store, planned: PlannedBackground, folder: Path) -> int
     return len(texts)
 
 
-def _table(asked: Background, name: str, path: str | Path, text: str) -> BackgroundSource:
+def _table(asked: Background, name: str, path: str | Path, text: str, source: str) -> BackgroundSource:
     return BackgroundSource(
-        name=name, paths=(str(path),), text=text, licence=asked.licence, origin=asked.origin or "unknown"
+        name=name, paths=(str(path),), text=text, licence=asked.licence, origin=asked.origin or source
     )

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from flows.classifier_parameters import LabelledData, TrainClassifierParameters
     from tasks.store import Store
 
-_COLUMNS = ("text", "label", "positive", "negative", "source", "name", "licence", "origin")
+_COLUMNS = ("text", "label", "positive", "negative", "source", "group", "name", "licence", "origin")
 _LISTS = ("positive", "negative")
-_FORM = "FILE[,text=C][,label=C][,positive=V|V][,negative=V|V][,source=C][,name=N][,licence=L][,origin=O]"
+_FORM = "FILE[,text=C][,label=C][,positive=V|V][,negative=V|V][,source=C][,group=C][,name=N][,licence=L][,origin=O]"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}@[0-9]+")
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """What a value may be is decided by the flow's parameters, in one place."""
     command.epilog = (
-        "example: `tokenmill train-classifier --name toxicity --data tweets.csv.gz --text tweet --label class"
-        " --positive 0,1 --background 'pages/*.warc.gz'`. Stopped, the same command goes on with what is finished"
+        "examples: `tokenmill train-classifier --name tone --data tweets.csv.gz --text tweet --label class --positive"
+        " 0,1 --background 'pages/*.warc.gz'`; with `--name toxicity --unit piece --aggregation"
+        " highest_english_sentence` one that the toxicity rule takes. Stopped, the same command goes on with what is"
+        " finished"
     )
     command.add_argument("--name", required=True, metavar="N", help="of the classifier, in the registry")
     command.add_argument(
@@ -45,6 +47,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--negative", type=_values, default=[], metavar="V,V", help="labels that make a negative (default: all others)"
     )
     command.add_argument("--source", default="", metavar="C", help="column that says where each text is from")
+    command.add_argument(
+        "--group", default="", metavar="C", help="column of page, thread or author, which stay on one side of the split"
+    )
     command.add_argument("--data-licence", default="unknown", metavar="L", help="of the labelled data, for the card")
     command.add_argument("--data-origin", default="", metavar="O", help="of the labelled data, for the card")
     command.add_argument(
@@ -71,7 +76,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="what the classifier calls the two (default: positive,negative)",
     )
     command.add_argument("--unit", default="document", metavar="U", help="a labelled text is a document or a piece")
-    command.add_argument("--aggregation", default="", metavar="A", help="how pieces' scores make a document's")
+    command.add_argument(
+        "--aggregation",
+        default="",
+        metavar="A",
+        help="how pieces' scores make a document's: highest_piece or highest_english_sentence",
+    )
     command.add_argument(
         "--normaliser", default="words_and_marks", metavar="N", help="words_and_marks (default) or plain_line"
     )
@@ -91,7 +101,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="what the gate compares: average_precision (default), or recall at each one's own threshold",
     )
     command.add_argument(
-        "--max-fall", default=0.05, metavar="F", help="of that figure in any slice at most (default: 0.05)"
+        "--max-fall",
+        default=0.05,
+        metavar="F",
+        help="share of any slice's texts, at most, that it may get wrong beyond the champion (default: 0.05)",
     )
     command.add_argument(
         "--champion", default="by_gate", metavar="WHEN", help="by_gate (default), or never: it stays a candidate"
@@ -99,7 +112,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 RENAMED_IN: Mapping[tuple[str, str], dict[str, str]] = {
-    ("train-classifier", "LabelledData"): {"file": "data", "licence": "data_licence", "origin": "data_origin"},
+    ("train-classifier", "LabelledData"): {
+        "file": "data",
+        "name": "data",
+        "licence": "data_licence",
+        "origin": "data_origin",
+    },
     ("train-classifier", "Background"): {
         "sources": "background",
         "text": "background_text",
@@ -123,7 +141,12 @@ def parameters_of(options: argparse.Namespace) -> TrainClassifierParameters:
     )
 
     shared = {"text": options.text, "label": options.label, "positive": options.positive, "negative": options.negative}
-    shared |= {"source": options.source, "licence": options.data_licence, "origin": options.data_origin}
+    shared |= {
+        "source": options.source,
+        "group": options.group,
+        "licence": options.data_licence,
+        "origin": options.data_origin,
+    }
     background: dict[str, Any] = {"sources": options.background, "text": options.background_text}
     background |= {"licence": options.background_licence, "origin": options.background_origin}
     if options.pages is not None:

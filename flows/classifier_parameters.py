@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
@@ -13,6 +15,7 @@ from flows.parameters import Form, Text
 DEFAULT_PAGES = 10_000
 _CLASSIFIER_NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 _LABEL = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
+_SOURCE_NAME = r"^([A-Za-z0-9][A-Za-z0-9 ._-]*)?$"
 
 
 class LabelledData(Form):
@@ -35,14 +38,22 @@ class LabelledData(Form):
     source: str = Field(
         "", title="Source column", description="Says where each text is from, for figures by source. Empty: none."
     )
-    name: str = Field("", title="Name", description="In cards and figures. Empty: the file's.")
+    group: str = Field(
+        "",
+        title="Group column",
+        description="Texts with the same value are never both trained on and tested: a page, thread or author. Empty:"
+        " none.",
+    )
+    name: str = Field("", title="Name", pattern=_SOURCE_NAME, description="In cards and figures. Empty: the file's.")
     licence: str = Field("unknown", title="Licence", description="Of the data, for the card.")
     origin: str = Field("", title="Origin", description="Who made the data, and where it is, for the card.")
 
     @property
     def shown_name(self) -> str:
-        """The given name, else the file's without its suffixes."""
-        return self.name or PurePosixPath(urlsplit(self.file).path).name.partition(".")[0].strip("*") or "data"
+        """The given name, else the file's without its suffixes, in letters and digits of ASCII."""
+        file = PurePosixPath(urlsplit(self.file).path).name.partition(".")[0]
+        ascii_only = unicodedata.normalize("NFKD", file).encode("ascii", "ignore").decode()
+        return self.name or re.sub(r"[^A-Za-z0-9_-]+", "-", ascii_only).strip("_-") or "data"
 
 
 class Background(Form):
@@ -81,7 +92,8 @@ class Purpose(Form):
     aggregation: str = Field(
         "",
         title="Aggregation",
-        description="How the scores of a document's pieces make the document's. Empty for the unit document.",
+        description="How the scores of a document's pieces make the document's: highest_piece or"
+        " highest_english_sentence. Empty for the unit document. The toxicity rule takes the unit piece only.",
     )
     normaliser: Literal["words_and_marks", "plain_line"] = Field(
         "words_and_marks",
@@ -111,7 +123,7 @@ class Gate(Form):
     false_alarms: float = Field(
         0.005,
         gt=0,
-        lt=1,
+        lt=0.5,
         title="False alarms at most",
         description="Share of the background that may be taken for a positive: chooses the threshold, and is a limit.",
     )
@@ -125,7 +137,8 @@ class Gate(Form):
         ge=0,
         lt=1,
         title="Fall at most",
-        description="Of that figure in any slice: a source, a length, texts that name a group of people.",
+        description="Share of a slice's texts (all, a source, a length, those that name a group of people) that it may"
+        " miss, or flag wrongly, more than the champion, each at its own threshold.",
     )
     champion: Literal["by_gate", "never"] = Field(
         "by_gate", title="Move champion", description="never: the new version stays a candidate, whatever it shows."

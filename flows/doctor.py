@@ -90,11 +90,13 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
 
 def file_lines(files: Sequence[NeededFile], again: str) -> list[str]:
     """Every model, list and tokenizer, as a table; what is missing says what brings it."""
-    lines = [f"{'':<6}{'':<11}{'name':<40}{'size':>11}  SHA-256"]
+    lines = [f"{'':<6}{'':<11}{'name':<40}{'size':>11}"]
     for file in files:
         state = "FAIL" if file.problem else "ok  "
         size = "" if file.size_bytes is None else _size(file.size_bytes)
-        lines.append(f"{state}  {file.kind:<11}{_cut(file.name, 38):<40}{size:>11}  {file.sha256[:24]}".rstrip())
+        lines.append(f"{state}  {file.kind:<11}{_cut(file.name, 38):<40}{size:>11}".rstrip())
+        if file.sha256:
+            lines.append(f"{_INDENT}SHA-256    {file.sha256}")
         if file.used_by:
             lines += _wrapped(f"{_INDENT}used by    ", _users(file.used_by), f"{_INDENT}           ")
         lines += _wrapped(f"{_INDENT}licence    ", file.licence, f"{_INDENT}           ")
@@ -103,7 +105,7 @@ def file_lines(files: Sequence[NeededFile], again: str) -> list[str]:
             lines += _wrapped(f"{_INDENT}named as   ", file.reference, f"{_INDENT}           ")
         if file.problem:
             lines += _wrapped(f"{_INDENT}problem    ", file.problem, f"{_INDENT}           ")
-    if any(file.problem and file.reference for file in files):
+    if any(file.fetchable for file in files):
         lines += ["", "Bring what is missing with", f"    {again}"]
     return lines
 

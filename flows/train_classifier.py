@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed
 
-from flows.classifier_background import PlannedBackground, extract_pages, plan_background
+from flows.classifier_background import PAGES, PlannedBackground, extract_pages, plan_background
 from flows.classifier_command import train_classifier_command
 from flows.classifier_gate import judged
 from flows.classifier_parameters import LabelledData, TrainClassifierParameters
@@ -38,12 +40,15 @@ from infra.classifier_registry import (
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.settings import current_store
 from infra.tracking_client import answered
+from tasks.address import redacted
 from tasks.atomic import locked
 from tasks.classifiers.bundle import CARD_FILE
+from tasks.classifiers.fast_text import FastTextTraining
 from tasks.classifiers.gate import GateRules, Verdict
-from tasks.classifiers.labelled import LabelledSource, check_sources
+from tasks.classifiers.labelled import LabelCount, LabelledSource, check_sources, read_background
+from tasks.classifiers.parts import check_labelled
 from tasks.classifiers.search import STAGE as TRIALS
-from tasks.classifiers.search import Budget
+from tasks.classifiers.search import Budget, Settings
 from tasks.classifiers.slices import slice_figures
 from tasks.classifiers.table_rows import find_files
 from tasks.classifiers.train import ClassifierTraining, TrainedClassifier
@@ -79,20 +84,39 @@ def check_train_classifier(parameters: TrainClassifierParameters) -> ClassifierP
         raise ValueError(f"there is no aggregation {purpose.aggregation!r}; there is {known}")
     if (purpose.unit == "piece") != bool(purpose.aggregation):
         raise ValueError("the unit piece goes with an aggregation, which makes the scores of pieces a document's")
-    labelled = tuple(_labelled(data) for data in parameters.data)
     background = plan_background(store, parameters.background, purpose.languages)
-    check_sources(labelled, background.tables)
     work = _work(store, parameters)
+    labelled = _labelled(parameters.data, {source.name for source in background.sources(work)})
+    check_sources(labelled, background.tables)
     return ClassifierPlan(store, _training(parameters, labelled, background, work), background, work)
 
 
-def _labelled(data: LabelledData) -> LabelledSource:
+def _labelled(tables: Sequence[LabelledData], others: Iterable[str]) -> tuple[LabelledSource, ...]:
+    """The tables under names of their own, `others` being taken; of equal names of files, a number makes two."""
+    taken = {*others}
+    for given in (data.name for data in tables if data.name):
+        if given in taken:
+            raise ValueError(f"two sources are called {given!r}; figures by source need a name for each")
+        taken.add(given)
+    sources = []
+    for data in tables:
+        name = data.shown_name
+        if not data.name:
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            name = next(each for each in itertools.chain([name], numbered) if each not in taken)
+            taken.add(name)
+        sources.append(_source(data, name))
+    return tuple(sources)
+
+
+def _source(data: LabelledData, name: str) -> LabelledSource:
     return LabelledSource(
-        name=data.shown_name,
+        name=name,
         paths=(data.file,),
         text=data.text,
         label=data.label,
         source=data.source,
+        group=data.group,
         positive=tuple(data.positive),
         negative=tuple(data.negative),
         licence=data.licence,
@@ -117,6 +141,7 @@ def _training(
         normaliser=purpose.normaliser,
         unit=purpose.unit,
         aggregation=purpose.aggregation,
+        first=Settings(training=FastTextTraining(seed=effort.seed)),
         budget=Budget(trials=effort.trials, seconds=effort.minutes * 60.0),
         seed=effort.seed,
         false_alarm_fraction=parameters.gate.false_alarms,
@@ -133,22 +158,33 @@ def _work(store: Store, parameters: TrainClassifierParameters) -> Path:
 
 
 def dry_run_train_classifier(plan: ClassifierPlan, parameters: TrainClassifierParameters) -> dict[str, Any]:
-    """What the run would do, as a plain mapping. Writes nothing."""
+    """What the run would do, as a plain mapping. Reads all tables, and writes nothing.
+
+    ValueError where the labelled texts do not make a classifier: labels, rows, too few of a class.
+    """
     champion = champion_reference(plan.store, parameters.name)
+    gathered, sizes = check_labelled(plan.training.labelled, plan.training.normaliser)
     return {
         "dry_run": True,
         "classifier": parameters.name,
         "labelled": {source.name: list(find_files(source.paths)) for source in plan.training.labelled},
+        "label_rows": {f"{count.source}: {count.label}": _label_rows(count) for count in gathered.labels},
+        "distinct_texts": sizes,
         "background": [
             *(path for source in plan.background.tables for path in find_files(source.paths)),
             *(f"{source}, a sample of {parameters.background.pages:,} pages" for source in plan.background.pages),
         ],
+        "background_rows": {source.name: sum(1 for _ in read_background(source)) for source in plan.background.tables},
         "trials": parameters.effort.trials,
         "minutes_of_search_at_most": parameters.effort.minutes,
         "goes_on_with_earlier_trials": (plan.work / "trials.csv").is_file(),
         "false_alarms_at_most": parameters.gate.false_alarms,
-        "champion": champion or "",
+        "champion": champion or "none yet",
     }
+
+
+def _label_rows(count: LabelCount) -> str:
+    return f"{count.num_rows:,} {'positive' if count.positive else 'negative'}"
 
 
 @flow(name="train_classifier", flow_run_name="train classifier {parameters.name}", persist_result=False)
@@ -176,7 +212,8 @@ def train_classifier(parameters: TrainClassifierParameters) -> dict[str, Any] | 
         configuration = parameters.model_dump(mode="json")
         tracker.parameters(configuration)
         tracker.json(configuration, "config.json")
-        if plan.background.pages:
+        if plan.background.pages:  # which take long to extract: what is wrong with the labels is to be known before
+            run_as_task("labels", check_labelled, plan.training.labelled, plan.training.normaliser)
             run_as_task("background", extract_pages, store, plan.background, plan.work)
         trained = run_as_task(
             "train",
@@ -215,7 +252,8 @@ def _progress(stage: str, done: int, total: int, *, records: int = 0, note: str 
 
 def _record(tracker: MlflowTracker, plan: ClassifierPlan, trained: TrainedClassifier) -> None:
     """Everything about the training that both pages show: data, search, figures, pictures, errors, card."""
-    names = {source.name: source.paths[0] for source in (*plan.training.labelled, *plan.training.background)}
+    sources = {source.name: redacted(source.paths[0]) for source in (*plan.training.labelled, *plan.background.tables)}
+    sources[PAGES] = plan.background.sample
     ordinary = {source.name for source in plan.training.background}
     for facts in trained.bundle.classifier.data:
         context = "background" if facts.name in ordinary else "training"
@@ -223,7 +261,7 @@ def _record(tracker: MlflowTracker, plan: ClassifierPlan, trained: TrainedClassi
         tracker.dataset(
             facts.name,
             facts.sha256,
-            Path(names[facts.name]),
+            sources[facts.name],
             context,
             size,
             is_main=False,

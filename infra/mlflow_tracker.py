@@ -156,7 +156,7 @@ class MlflowTracker:
         self,
         name: str,
         digest: str,
-        path: Path,
+        path: Path | str,
         context: str,
         profile: Mapping[str, int | float] | None = None,
         *,

@@ -40,20 +40,22 @@ def _in_registry(store: Store, file: NeededFile) -> NeededFile:
         return file
     if not file.problem:
         return _pinned(store, file, parsed)
+    if parsed.sha256 and (store.models / parsed.sha256).is_dir():  # it is damaged, and a run refuses it
+        return file
     name = f"{parsed.name}@{parsed.version_or_alias}"
     try:
         version = answered(
             lambda: find_version(store, client(store), name, "classifier"), f"looking for {name}", _REGISTRY_WAIT_S
         )
     except ValueError as error:
-        return replace(file, problem=str(error))
+        return _hopeless(file, str(error))
     sha256 = version.tags[BUNDLE_TAG]
     if parsed.sha256 not in ("", sha256):
         problem = f"{name} in MLflow's registry is another classifier: its hash is {sha256}, and not {parsed.sha256}"
-        return replace(file, problem=problem)
+        return _hopeless(file, problem)
     origin = f"{version.name}@{version.version} in MLflow's registry, from where a run takes it"
     licence = version.tags.get("licence", file.licence)
-    return replace(file, problem="", sha256=sha256, origin=origin, licence=licence)
+    return replace(file, problem="", fetchable=False, sha256=sha256, origin=origin, licence=licence)
 
 
 def _pinned(store: Store, file: NeededFile, parsed: ModelReference) -> NeededFile:
@@ -61,13 +63,17 @@ def _pinned(store: Store, file: NeededFile, parsed: ModelReference) -> NeededFil
     try:
         check_pin(store, parsed)
     except ValueError as error:
-        return replace(file, problem=str(error))
+        return _hopeless(file, str(error))
     return file
+
+
+def _hopeless(file: NeededFile, problem: str) -> NeededFile:
+    return replace(file, problem=problem, fetchable=False)
 
 
 def _fetched(store: Store, file: NeededFile, progress: Progress) -> NeededFile:
     parsed = parse_model(file.reference)
-    if parsed.kind == "embedded" or not (file.problem or _only_in_registry(store, file, parsed)):
+    if not (file.fetchable or _only_in_registry(store, file, parsed)):
         return file
     try:
         if parsed.kind == "registry":
@@ -75,10 +81,10 @@ def _fetched(store: Store, file: NeededFile, progress: Progress) -> NeededFile:
         else:
             fetch_model(file.reference, store.models, progress)
     except ValueError as error:
-        return replace(file, problem=str(error))
+        return _hopeless(file, str(error))
     (here,) = needed_files((), store, (file.reference,))
     return replace(_in_registry(store, here), used_by=file.used_by)
 
 
 def _only_in_registry(store: Store, file: NeededFile, parsed: ModelReference) -> bool:
-    return parsed.kind == "registry" and not (store.models / file.sha256).is_dir()
+    return parsed.kind == "registry" and not file.problem and not (store.models / file.sha256).is_dir()

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.inputs import InputFile, file_identity, last_inputs
-from tasks.model_files import parse_model
 from tasks.recipes.curation import CurationRecipe
 
 _SETTINGS: Mapping[str, str] = {
@@ -65,7 +64,7 @@ def _by_hash(settings: Any) -> Any:
     if not isinstance(settings, Mapping):
         return settings
     return {
-        key: parse_model(each).sha256 if key == "model" and isinstance(each, str) else _by_hash(each)
+        key: each.rpartition("#sha256=")[2] if key == "model" and isinstance(each, str) else _by_hash(each)
         for key, each in settings.items()
     }
 

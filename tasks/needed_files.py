@@ -45,6 +45,8 @@ class NeededFile:
     """What a recipe names it by; empty where it comes with the program or a package."""
     problem: str = ""
     """Why a run would fail, and what to do; empty: it is here and whole."""
+    fetchable: bool = False
+    """Whether `--fetch` may mend that."""
 
 
 def needed_files(
@@ -125,7 +127,7 @@ def _named(reference: str, store: Store) -> NeededFile:
     is_changed = parsed.sha256 and folder.exists()
     state = "is in the store, and not what its hash says" if is_changed else "is not in the store"
     problem = f"it {state}: bring it with --fetch"
-    return replace(_file(_short(parsed), facts, parsed.sha256, None, reference), problem=problem)
+    return replace(_file(_short(parsed), facts, parsed.sha256, None, reference), problem=problem, fetchable=True)
 
 
 def _short(parsed: ModelReference) -> str:

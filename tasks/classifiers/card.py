@@ -50,7 +50,8 @@ def card(
             }
         ),
         "## Figures on the test part",
-        "With 95 % intervals. Nothing was chosen by these texts.",
+        "With 95 % intervals. This training chose nothing by these texts; whether people did who looked at such figures"
+        " before, it cannot know.",
         markdown_facts(
             {
                 "threshold": f"{classifier.threshold:.6g}, chosen for at most"

@@ -11,6 +11,7 @@ tweet. What it gives depends on the rows alone, not on their order or the number
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -92,6 +93,19 @@ class Example:
         return hashlib.sha256(self.line.encode()).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class LabelCount:
+    """How many rows of a source have a value for their label, and what that was taken for."""
+
+    source: str
+    label: str
+    positive: bool
+    num_rows: int
+
+    def __str__(self) -> str:
+        return f"{self.label!r} {'positive' if self.positive else 'negative'} {self.num_rows:,}"
+
+
 @dataclass(frozen=True)
 class Gathered:
     """Distinct labelled texts and background documents, by their keys."""
@@ -105,6 +119,7 @@ class Gathered:
     """Distinct lines that came with both labels, and are left out."""
     num_empty: int
     """Rows of whose text the normaliser leaves nothing."""
+    labels: tuple[LabelCount, ...]
     data: tuple[DataFacts, ...]
 
     @property
@@ -133,6 +148,7 @@ class LabelledRow(NamedTuple):
     """A row, read."""
 
     text: str
+    label: str
     positive: bool
     source: str
     group: str
@@ -141,13 +157,16 @@ class LabelledRow(NamedTuple):
 def read_labelled(source: LabelledSource) -> Iterator[LabelledRow]:
     """Each row, file by file.
 
-    Raises ValueError for what `read_rows` can't read, an empty text, and a label that neither class names.
+    Raises ValueError for what `read_rows` can't read, an empty text or label, and a label that neither class names.
     """
     for path in find_files(source.paths):
         seen: dict[str, None] = {}  # in the order in which they came
         for number, row in read_rows(path, source.columns):
             text, value = _text(path, number, row[source.text], source.text), _label(row[source.label])
             seen[value] = None
+            if not value and value not in (*source.positive, *source.negative):
+                problem = f"the label in {source.label!r} is empty: fill it in, or remove the row"
+                raise RowError(path, number, f"{problem} (a text without a label is no negative one)")
             if value in source.positive:
                 positive = True
             elif value in source.negative or not source.negative:
@@ -162,7 +181,7 @@ def read_labelled(source: LabelledSource) -> Iterator[LabelledRow]:
                 )
             origin = _label(row[source.source]) if source.source else ""
             group = _label(row[source.group]) if source.group else ""
-            yield LabelledRow(text, positive, origin or source.name, group)
+            yield LabelledRow(text, value, positive, origin or source.name, group)
 
 
 def read_background(source: BackgroundSource) -> Iterator[str]:
@@ -177,11 +196,13 @@ def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSo
     facts: list[DataFacts] = []
     examples: dict[str, Example] = {}
     contradicting: set[str] = set()
+    labels: Counter[tuple[str, str, bool]] = Counter()
     num_empty = 0
     for source in labelled:
         num_texts = 0
         for rows in _batches(read_labelled(source)):
             num_texts += len(rows)
+            labels.update((source.name, row.label, row.positive) for row in rows)
             lines = normalised(normaliser, [row.text for row in rows])
             for row, line in zip(rows, lines, strict=True):
                 if not line:
@@ -204,12 +225,13 @@ def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSo
                     documents[line] = min(documents.get(line, document), document, key=_by_text)
         facts.append(_facts(ordinary, num_texts))
     num_rows = sum(fact.num_texts for fact in facts[: len(labelled)])
+    counts = tuple(LabelCount(*value, num) for value, num in sorted(labels.items(), key=_by_number))
     kept = [example for line, example in examples.items() if line not in contradicting]
     for positive, what in ((True, "positive"), (False, "negative")):
         if not any(example.positive == positive for example in kept):
             raise ValueError(
                 f"none of {len(kept):,} distinct labelled texts is {what} ({len(contradicting):,} with both labels were"
-                " left out): check the label's column and its values"
+                f" left out): check the label's column and its values (rows: {shown_labels(counts)})"
             )
     return Gathered(
         examples=tuple(sorted(kept, key=lambda example: example.key)),
@@ -217,8 +239,21 @@ def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSo
         num_repeated=num_rows - num_empty - len(examples),
         num_contradicting=len(contradicting),
         num_empty=num_empty,
+        labels=counts,
         data=tuple(facts),
     )
+
+
+def shown_labels(counts: Sequence[LabelCount]) -> str:
+    """The values of the labels with what they were taken for, the most frequent ones."""
+    more = len(counts) - _SHOWN_VALUES
+    return ", ".join(map(str, counts[:_SHOWN_VALUES])) + (f", and {more:,} other values" if more > 0 else "") or "none"
+
+
+def _by_number(counted: tuple[tuple[str, str, bool], int]) -> tuple[int, tuple[str, str, bool]]:
+    """The most frequent first."""
+    value, num_rows = counted
+    return -num_rows, value
 
 
 def _by_text(example: Example) -> tuple[str, str, str]:

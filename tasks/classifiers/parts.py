@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.classifiers.labelled import Example, Gathered
+from tasks.classifiers.labelled import Example, Gathered, LabelledSource, gather
 from tasks.classifiers.measured import HeldOut
-from tasks.classifiers.split import cluster_keys, clusters, side, tunes
+from tasks.classifiers.split import Side, cluster_keys, clusters, side, tunes
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,9 @@ def divide(gathered: Gathered) -> Parts:
     everything = (*gathered.examples, *gathered.background)
     lines = [example.line for example in everything]
     keys = cluster_keys(lines, clusters(lines, [example.group for example in everything]))
-    sides: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
-    for example, key in zip(gathered.examples, keys, strict=False):
-        sides[side(key)].append(example)
-    of_labelled = set(keys[: len(gathered.examples)])
+    of_examples = keys[: len(gathered.examples)]
+    sides = _sides(gathered.examples, of_examples)
+    of_labelled = set(of_examples)
     halves: dict[bool, list[Example]] = {True: [], False: []}
     num_left_out = 0
     for document, key in zip(gathered.background, keys[len(gathered.examples) :], strict=True):
@@ -67,14 +67,6 @@ def divide(gathered: Gathered) -> Parts:
             num_left_out += 1
         else:
             halves[tunes(key)].append(document)
-    for name, examples in sides.items():
-        num_positives = sum(example.positive for example in examples)
-        if num_positives in (0, len(examples)):
-            raise ValueError(
-                f"the {name} side has {num_positives:,} positive of {len(examples):,} texts, and both classes are"
-                " needed: give more labelled texts (tens of each class that neither resemble each other nor are of one"
-                " group)"
-            )
     if not (halves[True] and halves[False]):
         raise ValueError(
             f"{len(gathered.background):,} distinct background documents, of which {num_left_out:,} resemble"
@@ -88,3 +80,30 @@ def divide(gathered: Gathered) -> Parts:
         tuple(halves[False]),
         num_left_out,
     )
+
+
+def check_labelled(labelled: Sequence[LabelledSource], normaliser: str) -> tuple[Gathered, dict[str, int]]:
+    """Read the labelled texts and divide them, as the training will: they, and how many are on each side.
+
+    Raises ValueError as `gather` and `divide` do, but for the background, which may still have to be extracted, and
+    may bring two texts together that resemble one document.
+    """
+    gathered = gather(labelled, (), normaliser)
+    lines = [example.line for example in gathered.examples]
+    keys = cluster_keys(lines, clusters(lines, [example.group for example in gathered.examples]))
+    return gathered, {name: len(examples) for name, examples in _sides(gathered.examples, keys).items()}
+
+
+def _sides(examples: Sequence[Example], keys: Sequence[bytes]) -> dict[Side, list[Example]]:
+    sides: dict[Side, list[Example]] = {"train": [], "validation": [], "test": []}
+    for example, key in zip(examples, keys, strict=True):
+        sides[side(key)].append(example)
+    for name, of_side in sides.items():
+        num_positives = sum(example.positive for example in of_side)
+        if num_positives in (0, len(of_side)):
+            raise ValueError(
+                f"the {name} side has {num_positives:,} positive of {len(of_side):,} texts, and both classes are"
+                " needed: give more labelled texts (tens of each class that neither resemble each other nor are of one"
+                " group)"
+            )
+    return sides

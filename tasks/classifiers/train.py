@@ -34,7 +34,15 @@ from tasks.classifiers.bundle import Bundle, Classifier, line_keys, load_bundle,
 from tasks.classifiers.calibration import Calibration, fit_calibration
 from tasks.classifiers.card import card
 from tasks.classifiers.fast_text import FastText, train_fast_text
-from tasks.classifiers.labelled import BackgroundSource, Example, Gathered, LabelledSource, check_sources, gather
+from tasks.classifiers.labelled import (
+    BackgroundSource,
+    Example,
+    Gathered,
+    LabelledSource,
+    check_sources,
+    gather,
+    shown_labels,
+)
 from tasks.classifiers.measured import HeldOut, Measured, ScoreDocument, measure, score_texts, write_reports
 from tasks.classifiers.metrics import average_precision
 from tasks.classifiers.normalise import NORMALISERS, normalised
@@ -134,7 +142,8 @@ def train_classifier(
 
     `score_document` is how the use makes a document's score of its pieces', where the configuration names an
     aggregation. The same texts, configuration and `created` give the same bundle, byte for byte, where the budget's
-    trials bind and not its seconds. Raises ValueError for what is wrong with files, labels or sizes.
+    trials bind and not its seconds; a bundle that is there in `work` keeps its own `created`. Raises ValueError for
+    what is wrong with files, labels or sizes.
     """
     assert (score_document is None) == (not configuration.aggregation), "an aggregation and its function go together"
     with locked(work / ".lock"):  # who trains the same at the same time waits, and finds it done
@@ -150,7 +159,8 @@ def _train(
     created: str,
 ) -> TrainedClassifier:
     gathered = gather(configuration.labelled, configuration.background, configuration.normaliser)
-    progress("read", 1, 1, records=len(gathered.examples) + len(gathered.background))
+    num_texts = len(gathered.examples) + len(gathered.background)
+    progress("read", 1, 1, records=num_texts, note=f"{num_texts:,} texts, labels: {shown_labels(gathered.labels)}")
     parts = divide(gathered)
     progress("divide", 1, 1, note=f"{len(parts.train):,} train, {len(parts.test):,} test")
     identity = _identity(configuration, gathered, score_document)
@@ -164,7 +174,7 @@ def _train(
         progress,
     )
     chosen = best(trials, configuration.max_size_bytes)
-    key = fingerprint({"configuration": configuration, "created": created, **identity})
+    key = fingerprint({"configuration": configuration, **identity})
     folder = work / f"{configuration.name}-{key[:_NAME_DIGITS]}"
     reused = (folder / "bundle").is_dir()
     if reused:

@@ -39,7 +39,8 @@ made because planted sentences (.591 found) fell short of the .6 that is wanted.
 false alarms: on web and docs they were .35 % before, and are now above the .5 % that is wanted; on web pages alone
 they are several per cent. On fresh docs and on all pages together they are below .5 %; of these nearly all are
 documentation, half of the fresh docs that of OpenJDK. Sentences and tweets that the classifier has read word for word
-are left out; texts that merely resemble such, and questions on a passage it knows from another question, are not.
+are left out; texts that merely resemble such, and questions on a passage it knows from another question, are not. With
+the draw of planted sentences from before that, 62.4 % were found, and .591 is of that draw.
 Another random seed moved recall on the validation side by up to 5 points: differences below that say nothing.
 
 What it cannot do: it knows words, not meaning. Quoted insults and banter in novels count as what they look like, and
@@ -177,7 +178,7 @@ def _others() -> dict[str, list[str]]:
 def markdown(report: Report) -> str:
     lines = ["| ordinary held-out pages | flagged |", "|---|---|"]
     lines += [f"| {part} | {flagged(scores)} |" for part, scores in report.pages.items()]
-    named = [("web and docs", EARLIER_PARTS)]
+    named: list[tuple[str, tuple[str, ...]]] = [("web and docs", EARLIER_PARTS)]
     if FRESH in report.pages:
         named += [("web and fresh docs", ("web", FRESH)), ("all", ())]
     lines += [f"| {name} together | {report.false_alarms(parts=parts)} |" for name, parts in named]

@@ -1,6 +1,7 @@
 """What the toxicity classifier is trained on, tuned on and measured on, and which is which.
 
-A page's side is a hash of its name, so that nothing is on two of them:
+A page's side is a hash of its name. What merely resembles a page, or asks something else about the same passage, may be
+on another side:
 
     part    training                 threshold                held out
     web     hash 0 of 4              2 of 4                   1 and 3 of 4: the odd ones
@@ -10,7 +11,7 @@ A page's side is a hash of its name, so that nothing is on two of them:
 
 `web` is the main content of annotated web pages as people marked it; `docs` is English documentation as Debian installs
 it (README of `../shared/data`), its main content as resiliparse extracts it; `fresh docs` is the same of ten packages
-that nothing was ever tried on before the figures were taken. Toxic comments are on the sides that their
+that nothing was tried on before the figures were taken. Toxic comments are on the sides that their
 data set gives them; of the labelled tweets a tenth by hash is held out.
 """
 

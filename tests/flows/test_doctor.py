@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,10 @@ def lines_of(*files: NeededFile) -> list[str]:
 def test_a_file_is_a_line_with_what_is_known_of_it_below() -> None:
     users = ("fineweb: toxicity", "documentation: toxicity", "smoke: rough", "fineweb2")
     head, first, *rest = lines_of(NeededFile("taste.ftz", "model", users, "CC0-1.0", "made up", "a1" * 32, 1_234_567))
-    assert head.split() == ["name", "size", "SHA-256"]
-    assert first.split() == ["ok", "model", "taste.ftz", "1.2", "MB", "a1" * 12]
+    assert head.split() == ["name", "size"]
+    assert first.split() == ["ok", "model", "taste.ftz", "1.2", "MB"]
     assert [line.split(maxsplit=2 if "used" in line else 1) for line in rest] == [
+        ["SHA-256", "a1" * 32],
         ["used", "by", "toxicity (fineweb, documentation); rough (smoke); fineweb2"],
         ["licence", "CC0-1.0"],
         ["origin", "made up"],
@@ -50,7 +52,9 @@ def test_sizes_are_in_thousands(size_bytes: int | None, shown: str) -> None:
 
 def test_what_is_missing_says_so_and_ends_with_the_command() -> None:
     reference = f"https://models.example/{'long/' * 10}lid.bin#sha256={'0' * 64}"
-    missing = NeededFile("lid.bin", "model", (), "x", "y", "0" * 64, reference=reference, problem="it is not there")
+    lost = NeededFile("lid.bin", "model", (), "x", "y", "0" * 64, reference=reference, problem="it is not there")
+    missing = replace(lost, fetchable=True)
+    assert "Bring what is missing with" not in lines_of(lost)  # a fetch has said so, or the registry
     lines = lines_of(missing)
     assert lines[1].startswith("FAIL  model") and lines[-1].strip() == "tokenmill doctor --recipe smoke --fetch"
     assert any(reference in line for line in lines)  # whole, to be copied
@@ -110,6 +114,7 @@ def test_a_missing_model_is_listed_and_the_command_that_is_shown_brings_it(tmp_p
         assert command == shlex.join(["tokenmill", "doctor", "--store", str(tmp_path / "s"), *chosen, "--fetch"])
         wrong = tokenmill_doctor(tmp_path, "--recipe", "smoke", "--model", f"{reference[:-64]}{'0' * 64}", "--fetch")
         assert wrong.returncode == 1 and "0" * 64 in wrong.stdout and reference[-64:] in wrong.stdout
+        assert "Bring what is missing" not in wrong.stdout  # the same command again would end in the same
         assert not list((tmp_path / "s" / "models").iterdir())
         fetched = tokenmill_doctor(tmp_path, *shlex.split(command)[4:])
         assert "fetch lid.bin" in fetched.stderr

@@ -30,8 +30,9 @@ def test_files_are_fetched_and_what_cannot_be_says_why(tmp_path: Path) -> None:
     sha256 = hashlib.sha256(b"model").hexdigest()
     references = [f"{good}#sha256={sha256}", f"{bad}#sha256={'0' * 64}"]
     files = needed_models(store, [], references)
-    assert all(file.problem for file in files) and not store.models.exists()
+    assert all(file.problem and file.fetchable for file in files) and not store.models.exists()
     fetched = {file.name: file for file in fetch_missing(store, files, no_progress)}
+    assert not any(file.fetchable for file in fetched.values())
     assert fetched["good.bin"].problem == "" and fetched["good.bin"].size_bytes == 5
     assert (
         "0" * 64 in fetched["bad.bin"].problem and hashlib.sha256(b"another").hexdigest() in fetched["bad.bin"].problem
@@ -59,7 +60,15 @@ def test_what_the_registry_has_is_no_problem_and_can_be_brought_before(tmp_path:
     other = found[f"taste@1#sha256={'0' * 64}"].problem
     assert bundle.sha256 in other and "0" * 64 in other
     assert "there is no classifier 'sweets@champion'" in found["sweets@champion"].problem
+    assert not any(file.fetchable for file in found.values())
     assert not list(store.models.iterdir())
     (brought,) = fetch_missing(store, [found[version.pinned]], no_progress)
     assert brought.problem == "" and brought.name == "classifier taste"
+    (other,) = needed_models(store, [], [version.pinned.replace("taste@1", "taste@9")])
+    assert "taste@9" in other.problem and "which is taste@1's" in other.problem and not other.fetchable
+    (store.models / bundle.sha256 / "seen.npy").write_bytes(b"another")
+    (damaged,) = needed_models(store, [], [version.pinned])
+    assert "not what its hash says" in damaged.problem and damaged.fetchable
+    (mended,) = fetch_missing(store, [damaged], no_progress)
+    assert mended.problem == ""
     assert [path.name for path in store.models.iterdir()] == [bundle.sha256]

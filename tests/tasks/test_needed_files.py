@@ -58,6 +58,10 @@ def test_files_of_several_recipes_are_listed_once_with_all_users(store: Store) -
 
 def test_a_named_model_that_is_not_in_the_store_is_a_problem(store: Store) -> None:
     name, reference = next(iter(KNOWN_MODELS.items()))
+    elsewhere = f"https://mirror.example/{reference.rpartition('/')[2]}"
+    for model, named in ((name, reference), (reference, reference), (elsewhere, elsewhere)):
+        (file,) = needed_files([], store, [model])
+        assert (file.reference, file.licence) == (named, "CC-BY-SA-3.0")  # of the file, whatever it is called
     recipe = smoke().model_copy(update={"language": LanguageRule(model=name, min_score=0.65)})
     file = by_name(needed_files([recipe], store))[name]
     assert file.reference == reference and file.sha256 == reference[-64:] and file.size_bytes is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -15,6 +15,7 @@ from flows.parameters import Form, Text
 DEFAULT_PAGES = 10_000
 _CLASSIFIER_NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 _LABEL = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
+_Label = Annotated[str, Field(min_length=1, pattern=r"^[^|]*$")]  # the command line writes several as A|B
 _SOURCE_NAME = r"^([A-Za-z0-9][A-Za-z0-9 ._-]*)?$"
 
 
@@ -27,10 +28,10 @@ class LabelledData(Form):
     )
     text: Text = Field("text", title="Text column", description="Holds the texts.")
     label: Text = Field("label", title="Label column", description="Holds each text's label.")
-    positive: list[Text] = Field(
+    positive: list[_Label] = Field(
         title="Positive labels", min_length=1, description="Values of the label column that make a positive."
     )
-    negative: list[Text] = Field(
+    negative: list[_Label] = Field(
         default_factory=list,
         title="Negative labels",
         description="Values that make a negative. None: every other value; else another value is an error.",

@@ -25,7 +25,7 @@ from flows.stages import (
 )
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.ray_map import check_cluster, ray_cluster
-from infra.recipe_models import models_tag, named_models
+from infra.recipe_models import models_tag
 from infra.settings import current_store
 from tasks.model_files import models_in
 from tasks.preview.report import (
@@ -40,6 +40,7 @@ from tasks.preview.report import (
 from tasks.preview.run import Preview, preview
 from tasks.recipes.curation import CurationRecipe
 from tasks.store import Store
+from tasks.used_models import used_models
 
 
 def check_preview(parameters: PreviewParameters) -> tuple[CurationRecipe, CurationRecipe | None]:
@@ -131,6 +132,6 @@ def _result(previewed: Preview, folder: Path, run_id: str) -> dict[str, Any]:
         "report": str(folder / REPORT_FILE),
         "folder": str(folder),
         **{name: facts[name] for name in taken_over if name in facts},
-        "models": list(named_models(previewed.chain.recipe)),
+        "models": list(used_models(previewed.chain.recipe)),
         "mlflow_run_id": run_id,
     }

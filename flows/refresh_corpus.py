@@ -27,7 +27,7 @@ from flows.stages import (
 )
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.ray_map import check_cluster, ray_cluster
-from infra.recipe_models import models_tag, named_models
+from infra.recipe_models import models_tag
 from infra.settings import current_store
 from tasks.corpus_card import corpus_card, kept_samples, ledger_summary, removed_samples, samples_markdown
 from tasks.curation import (
@@ -50,6 +50,7 @@ from tasks.ports import ShardMap
 from tasks.recipes.curation import CurationRecipe
 from tasks.refresh import Refresh
 from tasks.store import Store, checked_name
+from tasks.used_models import used_models
 from tasks.version_facts import corpus_sizes
 from tasks.wipe_out import WipeOut, WipeOutError
 from tasks.wipe_out_report import wipe_out_samples, wipe_outs_markdown
@@ -96,7 +97,7 @@ def dry_run_refresh(parameters: RefreshParameters, recipe: CurationRecipe) -> di
         replace=chosen.replace,
         workers=parameters.execution.workers or 1,
     )
-    return estimate | {"models": list(named_models(recipe))}
+    return estimate | {"models": list(used_models(recipe))}
 
 
 @flow(name="refresh_corpus", flow_run_name="refresh {parameters.name}", persist_result=False)
@@ -105,7 +106,7 @@ def refresh_corpus(parameters: RefreshParameters) -> dict[str, Any] | State[dict
     """Read what is new, extract, screen, deduplicate and publish.
 
     Returns corpus, path, digest, records_in, documents_kept, removed (by stage and reason), changed, new_files,
-    known_files, waiting_files, estimated_tokens, new_estimated_tokens, models (those that the recipe names, pinned),
+    known_files, waiting_files, estimated_tokens, new_estimated_tokens, models (those that decide, with their hashes),
     mlflow_run_id; a dry run its estimate.
     """
     recipe = check_refresh(parameters)
@@ -236,7 +237,7 @@ def _result(
         "new_files": len(refresh.new_inputs) if changed else 0,
         "known_files": len(refresh.inputs) - len(refresh.new_inputs) if changed else len(refresh.inputs),
         "waiting_files": refresh.waiting_files,
-        "models": list(named_models(refresh.recipe)),
+        "models": list(used_models(refresh.recipe)),
         "mlflow_run_id": tracker.run_id,
     }
 

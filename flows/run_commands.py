@@ -234,7 +234,8 @@ def _print_pipeline(result: Mapping[str, Any], store: Store) -> None:
 
 def _train_classifier(options: argparse.Namespace, _: Store) -> int:
     from flows.classifier_command import parameters_of
-    from flows.train_classifier import check_train_classifier, dry_run_train_classifier, train_classifier
+    from flows.classifier_plan import check_train_classifier, dry_run_train_classifier
+    from flows.train_classifier import train_classifier
 
     parameters = parameters_of(options)
     plan = check_train_classifier(parameters)  # before Prefect starts

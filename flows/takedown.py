@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -26,6 +26,7 @@ from flows.stages import (
 from infra.lineage import Lineage, tag_models, trace
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.ray_map import check_cluster, ray_cluster
+from infra.recipe_models import bring_models
 from infra.settings import current_store
 from infra.tracking_client import answered
 from tasks.curation import make_version
@@ -176,8 +177,11 @@ def _carry_out(store: Store, audit: str, begun: Mapping[str, Any]) -> dict[str, 
         if not search.records and "found" not in begun:
             report = {**_found(search, lineage, parameters), **_NOTHING_DONE, "reason": parameters.reason}
             return _shown(tracker, report)
+        plans = _plans(store, search, parameters, str(begun["started"]))
+        for refresh in plans:
+            bring_models(store, refresh.recipe)
         write_intent(store, audit, begun)
-        _publish(store, search, parameters, {"audit": audit, "mlflow_run_id": tracker.run_id}, str(begun["started"]))
+        _publish(store, plans, {"audit": audit, "mlflow_run_id": tracker.run_id})
         # what else has gone as a copy is in the ledgers of the new versions
         search, lineage = _look(store, query, parameters)
         found = begun.get("found") or _found(search, lineage, parameters)  # as it was before anything was purged
@@ -223,9 +227,7 @@ def _standing_still(store: Store, parameters: TakedownParameters) -> Iterator[No
         yield
 
 
-def _publish(
-    store: Store, search: TakedownSearch, parameters: TakedownParameters, facts: Mapping[str, Any], date: str
-) -> None:
+def _plans(store: Store, search: TakedownSearch, parameters: TakedownParameters, date: str) -> list[Refresh]:
     """The next version of every corpus that knows, or once knew, any of it; none where nothing would change."""
     scope = parameters.scope
     rules = search.rules(scope, parameters.reason, date)
@@ -236,6 +238,10 @@ def _publish(
         refresh = Refresh.takedown(store, name, rules, newly)
         if newly or refresh.tombstones != Tombstones(rules=latest.manifest.get("tombstones", ())):
             plans.append(refresh)
+    return plans
+
+
+def _publish(store: Store, plans: Sequence[Refresh], facts: Mapping[str, Any]) -> None:
     if not plans:  # an earlier try has published them
         return
     with ray_cluster() as shard_map:

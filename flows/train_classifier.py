@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from prefect import State, flow
 from prefect.states import Completed
 
-from flows.classifier_background import PAGES, PlannedBackground, extract_pages, plan_background
+from flows.classifier_background import PAGES, extract_pages
 from flows.classifier_command import train_classifier_command
 from flows.classifier_gate import judged
-from flows.classifier_parameters import LabelledData, TrainClassifierParameters
+from flows.classifier_parameters import TrainClassifierParameters
+from flows.classifier_plan import ClassifierPlan, check_train_classifier, dry_run_train_classifier
 from flows.console import console
 from flows.progress import progress
 from flows.stages import (
@@ -31,160 +28,23 @@ from flows.stages import (
 from infra.classifier_registry import (
     ClassifierVersion,
     champion_reference,
-    check_classifier_name,
     classifier_champion,
     move_classifier_champion,
     register_classifier,
     tag_classifier,
 )
 from infra.mlflow_tracker import MlflowTracker, tracked_run
-from infra.settings import current_store
 from infra.tracking_client import answered
 from tasks.address import redacted
 from tasks.atomic import locked
 from tasks.classifiers.bundle import CARD_FILE
-from tasks.classifiers.fast_text import FastTextTraining
 from tasks.classifiers.gate import GateRules, Verdict
-from tasks.classifiers.labelled import LabelCount, LabelledSource, check_sources, read_background
 from tasks.classifiers.parts import check_labelled
 from tasks.classifiers.search import STAGE as TRIALS
-from tasks.classifiers.search import Budget, Settings
 from tasks.classifiers.slices import slice_figures
-from tasks.classifiers.table_rows import find_files
-from tasks.classifiers.train import ClassifierTraining, TrainedClassifier
+from tasks.classifiers.train import TrainedClassifier
 from tasks.classifiers.train import train_classifier as train
 from tasks.filters.toxicity import AGGREGATIONS
-from tasks.manifest import fingerprint
-from tasks.store import Store
-
-
-@dataclass(frozen=True)
-class ClassifierPlan:
-    """What is trained on what, and where its unfinished work is kept."""
-
-    store: Store
-    training: ClassifierTraining
-    background: PlannedBackground
-    work: Path
-
-    @property
-    def name(self) -> str:
-        return f"train classifier {self.training.name}"
-
-
-def check_train_classifier(parameters: TrainClassifierParameters) -> ClassifierPlan:
-    """What can be refused before any work, as ValueError in one line; else what is to be done."""
-    store = current_store()
-    check_classifier_name(store, parameters.name)
-    if not parameters.data:
-        raise ValueError("name labelled data: a table of texts with a label each")
-    purpose = parameters.purpose
-    if purpose.aggregation and purpose.aggregation not in AGGREGATIONS:
-        known = ", ".join(AGGREGATIONS)
-        raise ValueError(f"there is no aggregation {purpose.aggregation!r}; there is {known}")
-    if (purpose.unit == "piece") != bool(purpose.aggregation):
-        raise ValueError("the unit piece goes with an aggregation, which makes the scores of pieces a document's")
-    background = plan_background(store, parameters.background, purpose.languages)
-    work = _work(store, parameters)
-    labelled = _labelled(parameters.data, {source.name for source in background.sources(work)})
-    check_sources(labelled, background.tables)
-    return ClassifierPlan(store, _training(parameters, labelled, background, work), background, work)
-
-
-def _labelled(tables: Sequence[LabelledData], others: Iterable[str]) -> tuple[LabelledSource, ...]:
-    """The tables under names of their own, `others` being taken; of equal names of files, a number makes two."""
-    taken = {*others}
-    for given in (data.name for data in tables if data.name):
-        if given in taken:
-            raise ValueError(f"two sources are called {given!r}; figures by source need a name for each")
-        taken.add(given)
-    sources = []
-    for data in tables:
-        name = data.shown_name
-        if not data.name:
-            numbered = (f"{name}-{number}" for number in itertools.count(2))
-            name = next(each for each in itertools.chain([name], numbered) if each not in taken)
-            taken.add(name)
-        sources.append(_source(data, name))
-    return tuple(sources)
-
-
-def _source(data: LabelledData, name: str) -> LabelledSource:
-    return LabelledSource(
-        name=name,
-        paths=(data.file,),
-        text=data.text,
-        label=data.label,
-        source=data.source,
-        group=data.group,
-        positive=tuple(data.positive),
-        negative=tuple(data.negative),
-        licence=data.licence,
-        origin=data.origin or "unknown",
-    )
-
-
-def _training(
-    parameters: TrainClassifierParameters,
-    labelled: tuple[LabelledSource, ...],
-    background: PlannedBackground,
-    work: Path,
-) -> ClassifierTraining:
-    purpose, effort = parameters.purpose, parameters.effort
-    return ClassifierTraining(
-        name=parameters.name,
-        task=purpose.task or f"Tells {purpose.positive} texts from {purpose.negative} ones.",
-        positive=purpose.positive,
-        negative=purpose.negative,
-        labelled=labelled,
-        background=background.sources(work),
-        normaliser=purpose.normaliser,
-        unit=purpose.unit,
-        aggregation=purpose.aggregation,
-        first=Settings(training=FastTextTraining(seed=effort.seed)),
-        budget=Budget(trials=effort.trials, seconds=effort.minutes * 60.0),
-        seed=effort.seed,
-        false_alarm_fraction=parameters.gate.false_alarms,
-        languages=tuple(purpose.languages),
-        licence=purpose.licence,
-        origin=purpose.origin or "unknown",
-    )
-
-
-def _work(store: Store, parameters: TrainClassifierParameters) -> Path:
-    """Where a training of this name and background finds what a stopped one has left: pages, trials, a bundle."""
-    key = fingerprint({"name": parameters.name, "background": parameters.background})
-    return store.work / "train_classifier" / key[:20]
-
-
-def dry_run_train_classifier(plan: ClassifierPlan, parameters: TrainClassifierParameters) -> dict[str, Any]:
-    """What the run would do, as a plain mapping. Reads all tables, and writes nothing.
-
-    ValueError where the labelled texts do not make a classifier: labels, rows, too few of a class.
-    """
-    champion = champion_reference(plan.store, parameters.name)
-    gathered, sizes = check_labelled(plan.training.labelled, plan.training.normaliser)
-    return {
-        "dry_run": True,
-        "classifier": parameters.name,
-        "labelled": {source.name: list(find_files(source.paths)) for source in plan.training.labelled},
-        "label_rows": {f"{count.source}: {count.label}": _label_rows(count) for count in gathered.labels},
-        "distinct_texts": sizes,
-        "background": [
-            *(path for source in plan.background.tables for path in find_files(source.paths)),
-            *(f"{source}, a sample of {parameters.background.pages:,} pages" for source in plan.background.pages),
-        ],
-        "background_rows": {source.name: sum(1 for _ in read_background(source)) for source in plan.background.tables},
-        "trials": parameters.effort.trials,
-        "minutes_of_search_at_most": parameters.effort.minutes,
-        "goes_on_with_earlier_trials": (plan.work / "trials.csv").is_file(),
-        "false_alarms_at_most": parameters.gate.false_alarms,
-        "champion": champion or "none yet",
-    }
-
-
-def _label_rows(count: LabelCount) -> str:
-    return f"{count.num_rows:,} {'positive' if count.positive else 'negative'}"
 
 
 @flow(name="train_classifier", flow_run_name="train classifier {parameters.name}", persist_result=False)
@@ -226,6 +86,8 @@ def train_classifier(parameters: TrainClassifierParameters) -> dict[str, Any] | 
         )
         _record(tracker, plan, trained)
         candidate = run_as_task("register", register_classifier, store, tracker, folder=trained.bundle.folder)
+        if candidate.run_id != tracker.run_id:
+            console.say(f"the same classifier as {candidate.reference}: nothing new was registered")
         tracker.tags({"tokenmill.model": candidate.reference})
         tracker.rename(candidate.reference)
         gate = _gate(plan, parameters, tracker, candidate, trained)
@@ -253,7 +115,8 @@ def _progress(stage: str, done: int, total: int, *, records: int = 0, note: str 
 def _record(tracker: MlflowTracker, plan: ClassifierPlan, trained: TrainedClassifier) -> None:
     """Everything about the training that both pages show: data, search, figures, pictures, errors, card."""
     sources = {source.name: redacted(source.paths[0]) for source in (*plan.training.labelled, *plan.background.tables)}
-    sources[PAGES] = plan.background.sample
+    if plan.background.pages:
+        sources[PAGES] = plan.background.sample
     ordinary = {source.name for source in plan.training.background}
     for facts in trained.bundle.classifier.data:
         context = "background" if facts.name in ordinary else "training"
@@ -321,7 +184,10 @@ def _gate(
     tracker.json({**facts, "rules": rules.model_dump(mode="json")}, "gate.json")
     said = {"passed": str(verdict.passed).lower(), "why": why}
     tracker.tags({"tokenmill.promotion": "moved" if moved else "kept", "tokenmill.promotion.why": why})
-    answered(lambda: tag_classifier(store, candidate, {f"gate.{key}": value for key, value in said.items()}), "tagging")
+    if candidate.reference != before:  # the champion's tags say by what it became that
+        answered(
+            lambda: tag_classifier(store, candidate, {f"gate.{key}": value for key, value in said.items()}), "tagging"
+        )
     rows = [{"figure": name, "value": f"{value:.4g}"} for name, value in sorted(verdict.figures.items())]
     show_table("gate", rows, why)
     return decision

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities import Metric
+from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 from mlflow.tracking import MlflowClient
 
 from infra.mlflow_tracker import MlflowTracker
 from infra.registered_versions import (
     CHAMPION,
+    RUN_TAG,
     aliases,
     find_version,
     kind_of,
@@ -57,6 +59,11 @@ class ClassifierVersion:
         return f"{self.reference}{_PIN}{self.sha256}"
 
     @property
+    def run_id(self) -> str:
+        """The run that registered it, which is an earlier one where that made the same bundle."""
+        return self.tags[RUN_TAG]
+
+    @property
     def bundle(self) -> Bundle:
         """ValueError, with both hashes, where its files are not what was registered."""
         return load_bundle(self.folder, self.sha256)
@@ -75,13 +82,14 @@ def register_classifier(
 ) -> ClassifierVersion:
     """Log the bundle in `folder` as a model of the run, register it as the next version, and make that `candidate`.
 
-    Its card is the version's description. Waits where the server is away, as `answered` does. The same run and bundle
-    are registered once, however often it is tried. ValueError where the name is a language model's, or the bundle is
-    not whole.
+    Its card is the version's description. Waits where the server is away, as `answered` does. A bundle is registered
+    once, however often it is tried: the version that has it already, of whatever run, becomes `candidate` again.
+    ValueError where the name is a language model's, or the bundle is not whole.
     """
     bundle = load_bundle(folder)
     classifier = bundle.classifier
     check_classifier_name(store, classifier.name)
+    add_bundle(folder, store.models)
     registration = Registration(
         registry=client(store),
         tracker=tracker,
@@ -95,7 +103,8 @@ def register_classifier(
     def save(files: Path, _: str) -> None:
         shutil.copytree(bundle.folder, files)
 
-    version = registration.version(save, lambda model_id: _scores(bundle, model_id, tracker.run_id))
+    known = registration.answered(lambda: _registered(store, bundle))
+    version = known or registration.version(save, lambda model_id: _scores(bundle, model_id, tracker.run_id))
     registration.make_candidate(version, (folder / CARD_FILE).read_text(encoding="utf-8"))
     return _in_store(store, f"{classifier.name}@{version.version}", folder, version.tags)
 
@@ -142,10 +151,21 @@ def check_pin(store: Store, pinned: ModelReference) -> None:
         raise ValueError(f"{named} in {store.root}{known}, and is pinned to {pinned.sha256}{theirs}: mend the pin")
 
 
+def _versions(store: Store, name: str) -> list[RegisteredVersion]:
+    """Every version of a classifier, in ascending order."""
+    found = client(store).search_model_versions(f"name = '{name}'", max_results=_MAX_VERSIONS)
+    return sorted((one for one in found if kind_of(one.tags) == "classifier"), key=lambda one: int(one.version))
+
+
 def _hashes(store: Store, name: str) -> dict[str, str]:
     """Of every version of a classifier, the hash of its bundle."""
-    found = client(store).search_model_versions(f"name = '{name}'", max_results=_MAX_VERSIONS)
-    return {str(one.version): one.tags[BUNDLE_TAG] for one in found if kind_of(one.tags) == "classifier"}
+    return {str(one.version): one.tags[BUNDLE_TAG] for one in _versions(store, name)}
+
+
+def _registered(store: Store, bundle: Bundle) -> RegisteredVersion | None:
+    """The latest version that is this very bundle; None where none is."""
+    same = [one for one in _versions(store, bundle.classifier.name) if one.tags[BUNDLE_TAG] == bundle.sha256]
+    return same[-1] if same else None
 
 
 def champion_reference(store: Store, name: str) -> str:

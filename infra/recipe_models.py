@@ -12,10 +12,12 @@ from typing import Any
 from infra.classifier_registry import check_pin, fetch_classifier
 from infra.mlflow_tracker import BEGIN_S
 from infra.tracking_client import answered
-from tasks.model_files import parse_model
+from tasks.model_files import fetch_command, model_path, models_in, parse_model
 from tasks.recipes.curation import CurationRecipe
 from tasks.rule import Configuration
 from tasks.store import Store
+from tasks.transient import UnavailableError
+from tasks.used_models import used_models
 
 _FIELD = "model"
 """Of a rule: what names its model (tasks/model_files.py)."""
@@ -40,15 +42,33 @@ def resolve_models(store: Store, recipe: CurationRecipe) -> CurationRecipe:
     return result
 
 
-def named_models(recipe: CurationRecipe) -> tuple[str, ...]:
-    """What its rules name their models by, each once, in order; nothing of those that come with the program."""
-    return tuple(dict.fromkeys(reference for reference in _references(recipe) if reference))
+def bring_models(store: Store, recipe: CurationRecipe) -> None:
+    """Have the models of `recipe`, which a version was made with, in the store: by their hashes, whatever their names
+    mean by now. The registry is asked for those of its classifiers that are not here.
+
+    ValueError, in one line and with the command that brings it, where one is not to be had; UnavailableError where
+    MLflow is away for a minute.
+    """
+    for reference in dict.fromkeys(filter(None, _references(recipe))):
+        model = parse_model(reference)
+        if model.kind == "registry" and not (store.models / model.sha256).is_dir():
+            try:
+                _pinned(store, reference)
+            except UnavailableError:
+                raise
+            except ValueError as error:
+                folder = f"/its/folder#sha256={model.sha256}"
+                raise ValueError(
+                    f"the corpus was made with {reference}, which is not in the store, and MLflow has it not: {error};"
+                    f" bring it from where its folder is, with `{fetch_command(store.models, folder)}`"
+                ) from error
+        with models_in(store.models):
+            model_path(reference, None)
 
 
 def models_tag(recipe: CurationRecipe) -> dict[str, str]:
-    """A tag for the run of a recipe that names models; none for one that does not."""
-    models = named_models(recipe)
-    return {"tokenmill.models": ", ".join(models)} if models else {}
+    """A tag for the run of a recipe: the models that decide."""
+    return {"tokenmill.models": ", ".join(used_models(recipe))}
 
 
 def pinned_names(recipe: CurationRecipe, resolved: CurationRecipe) -> Mapping[str, str]:

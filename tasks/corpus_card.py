@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from tasks.funnel import DEDUP_STAGES, funnel_rows
 from tasks.manifest import read_manifest
 from tasks.markdown import markdown_cell, markdown_code, markdown_facts, markdown_table
+from tasks.quality_share import Cut
 from tasks.screen import DOCUMENTS_FILE
 from tasks.tombstones import Tombstones
 
@@ -316,6 +317,17 @@ def _wipe_outs_markdown(wipe_outs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def _share_fact(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The score that parts the best share from the rest, where the recipe keeps one."""
+    if (known := manifest.get("quality_share")) is None:
+        return {}
+    cut = Cut.model_validate(known)
+    fact = f"{cut.keep_share:.1%} was asked for: {cut}, kept {cut.num_kept:,} of {cut.num_texts:,} documents"
+    if cut.num_texts_since:
+        fact += f", and {cut.num_kept_since:,} of {cut.num_texts_since:,} that have come since"
+    return {"best share": fact}
+
+
 def corpus_card(directory: Path, manifest: Mapping[str, Any]) -> str:
     """The card of a version: what it holds, from where, by which rules, and how it is used."""
     reference = f"{manifest['name']}@{manifest['version']}"
@@ -335,6 +347,8 @@ def corpus_card(directory: Path, manifest: Mapping[str, Any]) -> str:
                     "made": manifest["created"],
                     "built": manifest["mode"],
                     "recipe": manifest["recipe"]["name"],
+                    "models": ", ".join(manifest.get("models", ())) or "not recorded",
+                    **_share_fact(manifest),
                     "files read": len(manifest["inputs"]),
                     "licences": "unknown: nothing of the pages' licences is looked at",
                     "digest": manifest["digest"],

@@ -49,9 +49,12 @@ def fetch_model(reference: str, models_folder: Path, progress: Progress = no_pro
 def add_bundle(folder: Path, models_folder: Path) -> str:
     """Copy a classifier's folder into `models_folder`; its SHA-256. Where it is there and whole, nothing is written.
 
-    Raises ValueError, with both hashes, where one of its files is not what its `classifier.json` says.
+    Raises ValueError, with both hashes, where one of its files is not what its `classifier.json` says, or where it has
+    no card.
     """
     bundle = load_bundle(folder)
+    if not (folder / CARD_FILE).is_file():
+        raise ValueError(f"the classifier in {folder} has no {CARD_FILE}: it has been taken apart; bring the whole one")
     with _entry(models_folder, bundle.sha256) as entry:
         if entry is not None:
             for name in _files_of(bundle.classifier):

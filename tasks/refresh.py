@@ -40,6 +40,7 @@ from tasks.sources import Collected, collect_sources
 from tasks.stages import Progress, Stage, no_progress
 from tasks.store import Store
 from tasks.tombstones import Tombstones
+from tasks.used_models import used_models
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Refresh:
     tombstones: Tombstones
     newly_taken_down: Mapping[str, str]
     """Documents of the base that are taken down now: id to scope."""
+    models: tuple[str, ...] = ()
+    """Those that decide, or have decided (`tasks.used_models`)."""
     base_dir: Path | None = None
     """The base's folder here; a plan that must not write leaves it out."""
     carried_dir: Path | None = None
@@ -121,6 +124,7 @@ class Refresh:
             decided_by=decided_by,
             tombstones=_tombstones(last),
             newly_taken_down={},
+            models=used_models(recipe),
         )
         if refresh.base is None and not refresh.is_published:
             refresh._check_readable()
@@ -159,6 +163,7 @@ class Refresh:
             decided_by=last["decided_by"],
             tombstones=_tombstones(last).merged(tombstones),
             newly_taken_down=newly,
+            models=tuple(last.get("models", ())),
         )
         return refresh._with_last_version_here()
 
@@ -260,6 +265,7 @@ class Refresh:
             "waiting_files": self.waiting_files,
             "ignored_files": dict(self.ignored_files),
             "recipe": self.recipe.model_dump(mode="json"),
+            "models": list(self.models),
             "tombstones": self.tombstones.model_dump(mode="json")["rules"],
         }
 

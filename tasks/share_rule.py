@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from tasks.checks import CheckedRule
 from tasks.document import Decision, Document
 
-DEFAULT_MIN_SCORE = 0.5
-"""Of a calibrated probability: rather yes than no."""
-
 
 class ShareRule(CheckedRule):
     """A rule with one score from 0 to 1 and either a fixed limit to it, or the share of a corpus that is to stay.
 
     A subclass declares `checks`, which has one check: its reason is the rule's kind, its limit `min_score`, and its
-    figure is rounded by `tasks.quality_share.rounded`.
+    figure is rounded by `tasks.quality_share.rounded`. Where neither is given, its `limit` says what its model brings.
     """
 
     min_score: float | None = Field(
         None,
         ge=0,
         le=1,
-        description=f"Score of a document, at least; {DEFAULT_MIN_SCORE} where no share is asked for.",
+        description="Score of a document, at least; none, and no share: the threshold that the model was published with.",
     )
     keep_share: float | None = Field(
         None, gt=0, lt=1, description="Share of the corpus's documents to keep, the best; in place of min_score."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _limited(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("min_score") is None and given.get("keep_share") is None:
-            return {**given, "min_score": DEFAULT_MIN_SCORE}
-        return given
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

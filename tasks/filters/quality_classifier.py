@@ -31,7 +31,8 @@ EMBEDDED = "quality"
 
 
 class Quality(ShareRule):
-    """Drops a document whose quality is less than `min_score`, or keeps the best `keep_share` of a corpus.
+    """Drops a document whose quality is less than `min_score`, or keeps the best `keep_share` of a corpus; where neither
+    is given, drops below the classifier's own threshold, which is what its card's figures are for.
 
     Reasons: quality, empty. A document in a language that the classifier has not been trained on passes, and is none of
     those that a share is taken of. Of a model that is one file nothing is known of languages: all are judged.
@@ -52,8 +53,20 @@ class Quality(ShareRule):
     def files(self) -> tuple[Path, ...]:
         return model_files(self.model, embedded(EMBEDDED))
 
+    def limit(self, field: str) -> float:
+        """Raises ValueError where no limit is given and the model, a single file, has no threshold of its own."""
+        if field != "min_score" or self.min_score is not None:
+            return super().limit(field)
+        path = model_path(self.model, embedded(EMBEDDED))
+        if not path.is_dir():
+            raise ValueError(
+                f"the model {self.model} is one file, of which no threshold is known: give quality.min_score or"
+                " quality.keep_share (--set quality.keep_share=0.1)"
+            )
+        return rounded(load_bundle(path).classifier.threshold)
+
     def checks(self) -> tuple[Check, ...]:
-        """Raises ValueError where the model is missing, or has no label that means good."""
+        """Raises ValueError where the model is missing, judges no whole documents, or has no label that means good."""
         probability, languages = self._probability()
 
         def quality(features: TextFeatures) -> float | None:
@@ -70,6 +83,12 @@ class Quality(ShareRule):
             bundle = load_bundle(path)
             if self.label:
                 raise ValueError(f"quality.label={self.label!r} is for a model that is one file; {path} names its own")
+            if bundle.classifier.unit != "document":
+                raise ValueError(
+                    f"the classifier {bundle.classifier.name} in {path} was trained on the unit"
+                    f" {bundle.classifier.unit!r}, but quality is of whole documents: give quality.model one that was"
+                    " trained with --unit document"
+                )
             return (lambda text: bundle.probabilities([text])[0]), bundle.classifier.languages
         model = load_fast_text(path)
         if self.label not in model.labels:

@@ -260,7 +260,7 @@ class Toxicity(CheckedRule):
             how = classifier.aggregation or "none, for whole documents"
             raise ValueError(
                 f"the classifier {classifier.name} in {path} has the aggregation {how}, but the toxicity rule knows"
-                f" {', '.join(_JUDGED)}: train one of unit piece with one of these"
+                f" {', '.join(_JUDGED)}: train it with --unit piece --aggregation {list(_JUDGED)[-1]}"
             )
         assert bundle.model  # a model whose labels are others than the bundle says ends here, before any work
         return PieceClassifier(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,14 @@ def test_the_better_one_passes_and_the_worse_one_does_not(good: ClassifierVersio
     assert worse.figures["average_precision"] == better.figures["champion_average_precision"]
 
 
-def test_the_first_passes_by_its_false_alarms_alone(good: ClassifierVersion) -> None:
+def test_the_first_passes_by_its_false_alarms_and_by_what_it_finds(good: ClassifierVersion) -> None:
     first = judged(good, None, HELD_OUT, RULES)
     assert first.passed and "no champion yet" in first.why
     strict = judged(good, None, HELD_OUT, GateRules(max_false_alarm_fraction=0.0))
     assert strict.passed == (first.figures["false_alarm_fraction"] == 0)
+    wrong_way_round = replace(HELD_OUT, labels=tuple(not angry for angry in HELD_OUT.labels))
+    upside_down = judged(good, None, wrong_way_round, RULES)
+    assert not upside_down.passed and "does not surely" in upside_down.why
 
 
 def test_what_either_has_seen_is_left_out_for_both(

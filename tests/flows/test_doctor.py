@@ -136,6 +136,7 @@ def test_a_missing_model_is_listed_and_the_command_that_is_shown_brings_it(tmp_p
         (["--model", "/a.ftz"], "sha256sum /a.ftz"),
         (["--recipe", "smoke", "--set", "language.model=/a.ftz"], "sha256sum /a.ftz"),
         (["--recipe", "smoke", "--set", "language.model=lid.176.ftz"], "min_score"),
+        (["--recipe", "fineweb2", "--set", "language.model=lid.176.ftz"], "min_score"),  # whose own is py3langid's
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_looked_at(

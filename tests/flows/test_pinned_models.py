@@ -14,9 +14,9 @@ from flows.parameters import Curation, PipelineParameters, PreviewParameters, Re
 from flows.pinned_models import pinned_parameters, pinned_rules, resolved_recipe
 from infra.classifier_registry import ClassifierVersion, move_classifier_champion, register_classifier
 from infra.mlflow_tracker import tracked_run
-from infra.recipe_models import named_models
 from infra.tracking_client import client
 from tasks.store import Store
+from tasks.used_models import used_models
 from tests.infra.small_classifier import small_bundle
 
 QUALITY = 'quality_rules=[{"kind":"quality","model":"tone@champion","min_score":0.5}]'
@@ -44,7 +44,7 @@ def tone(store: Store) -> ClassifierVersion:
 def test_the_recipe_and_every_command_name_the_version(store: Store, tone: ClassifierVersion) -> None:
     curation = Curation(recipe="smoke", settings=[QUALITY, "num_buckets=8"])
     recipe = resolved_recipe(store, curation)
-    assert named_models(recipe) == (tone.pinned,)
+    assert used_models(recipe)[-1] == tone.pinned
     settings = [QUALITY.replace("tone@champion", tone.pinned), "num_buckets=8"]
     assert pinned_rules(curation, recipe).settings == settings
 

@@ -167,6 +167,22 @@ def test_a_takedown_makes_new_versions_where_it_is_known_and_writes_its_record(
 
 
 @pytest.mark.verify
+def test_a_takedown_without_the_model_of_the_corpus_ends_before_anything_is_done(
+    store: Store, server: None, without_ray: None
+) -> None:
+    """As on another machine, whose store has the versions alone."""
+    folder = store.corpus("web@2")
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    model = {"kind": "quality", "model": f"tone@1#sha256={'0' * 64}", "min_score": 0.5}
+    manifest["recipe"]["quality_rules"].append(model)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(Exception, match=f"made with {model['model']}.*doctor --store {store.root} --model ") as refused:
+        takedown(APPLY)
+    assert "\n" not in str(refused.value)
+    assert versions(store) == {"fine": [1], "old": [1, 2], "web": [1, 2]} and not intents(store)
+
+
+@pytest.mark.verify
 def test_a_purge_leaves_no_text_anywhere(store: Store, server: None, without_ray: None) -> None:
     report = takedown(PURGE)
     assert texts_gone(store) and intents(store) == {}

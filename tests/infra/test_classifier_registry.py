@@ -21,7 +21,7 @@ from infra.classifier_registry import (
     tag_classifier,
 )
 from infra.mlflow_tracker import tracked_run
-from infra.recipe_models import models_tag, named_models, pinned_names, resolve_models
+from infra.recipe_models import bring_models, models_tag, pinned_names, resolve_models
 from infra.registered_versions import local_folder
 from infra.registry import find_model, model_references
 from infra.tracking_client import client
@@ -29,6 +29,7 @@ from tasks.classifiers.bundle import Bundle, load_bundle
 from tasks.recipes.curation import CurationRecipe
 from tasks.recipes.rules import rule
 from tasks.store import Store
+from tasks.used_models import used_models
 from tests.infra.small_classifier import small_bundle, text
 from tests.infra.test_registry import PASSWORD, USER, served  # noqa: F401 - a fixture
 
@@ -75,6 +76,11 @@ def tone(store: Store, bundles: tuple[Bundle, Bundle]) -> list[ClassifierVersion
 def recipe_with(model: str) -> CurationRecipe:
     quality = rule("quality", model=model, min_score=0.5)
     return CurationRecipe(name="named", quality_rules=(rule("gopher_quality"), quality), toxicity_rules=())
+
+
+def named_models(recipe: CurationRecipe) -> tuple[str, ...]:
+    """What its rules name their models by."""
+    return tuple(name for name in used_models(recipe) if "#sha256=" in name and not name.startswith("embedded"))
 
 
 def test_run_model_version_and_card_lead_to_each_other(store: Store, tone: list[ClassifierVersion]) -> None:
@@ -189,7 +195,7 @@ def test_a_recipe_names_version_and_hash_whoever_is_champion_later(
     resolved = resolve_models(store, asked)
     assert named_models(resolved) == (tone[0].pinned,)
     assert pinned_names(asked, resolved) == {"tone@champion": tone[0].pinned}
-    assert models_tag(resolved) == {"tokenmill.models": tone[0].pinned}
+    assert models_tag(resolved)["tokenmill.models"].endswith(f", {tone[0].pinned}")
     assert resolved.model_copy(update={"quality_rules": asked.quality_rules}) == asked
     assert CurationRecipe.model_validate_json(resolved.model_dump_json()) == resolved
 
@@ -199,8 +205,47 @@ def test_a_recipe_names_version_and_hash_whoever_is_champion_later(
         assert named_models(resolve_models(store, recipe_with("tone@1"))) == (tone[0].pinned,)
     finally:
         move_classifier_champion(store, tone[0], "it is the only one")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # what is pinned and here asks nobody
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # what is pinned and here needs nobody
     assert resolve_models(store, resolved) == resolved
+
+
+def test_a_pin_on_the_hash_of_another_version_is_refused(store: Store, tone: list[ClassifierVersion]) -> None:
+    for version, said in (("2", f"tone@2 .*has the hash {tone[1].sha256}"), ("9", "tone@9 .*is not registered")):
+        with pytest.raises(ValueError, match=f"{said}.* pinned to {tone[0].sha256}, which is tone@1's") as refused:
+            resolve_models(store, recipe_with(f"tone@{version}#sha256={tone[0].sha256}"))
+        assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match=f"anger@1 is pinned to {tone[0].sha256}, which is the classifier tone"):
+        resolve_models(store, recipe_with(f"anger@1#sha256={tone[0].sha256}"))
+
+
+def test_a_pin_is_as_its_hash_says_where_the_registry_knows_neither(
+    tone: list[ClassifierVersion], tmp_path: Path
+) -> None:
+    other = Store.open(tmp_path / "other")
+    shutil.copytree(tone[0].folder, other.models / tone[0].sha256)
+    pinned = recipe_with(tone[0].pinned)
+    assert resolve_models(other, pinned) == pinned
+    assert not (other.root / "mlflow").exists()  # nobody was asked
+
+
+def test_the_same_bundle_of_another_run_is_no_new_version(
+    store: Store, bundles: tuple[Bundle, Bundle], tmp_path: Path
+) -> None:
+    first, second = (named(bundle, "once", tmp_path / str(n)) for n, bundle in enumerate(bundles))
+    versions = [registered(store, bundle) for bundle in (first, second, first)]
+    assert [version.reference for version in versions] == ["once@1", "once@2", "once@1"]
+    assert versions[2].run_id == versions[0].run_id != versions[1].run_id
+    assert client(store).get_registered_model("once").aliases == {"candidate": 1}
+
+
+def test_a_classifier_without_its_card_is_refused_before_it_is_registered(
+    store: Store, bundles: tuple[Bundle, Bundle], tmp_path: Path
+) -> None:
+    bundle = named(bundles[0], "bare", tmp_path / "bare")
+    (bundle.folder / "card.md").unlink()
+    with pytest.raises(ValueError, match=r"has no card\.md"):
+        registered(store, bundle)
+    assert not client(store).search_model_versions("name = 'bare'")
 
 
 def test_a_pinned_classifier_that_is_not_here_is_brought(store: Store, tone: list[ClassifierVersion]) -> None:
@@ -213,6 +258,21 @@ def test_a_pinned_classifier_that_is_not_here_is_brought(store: Store, tone: lis
 def test_a_pin_on_another_registry_is_refused_with_both_hashes(store: Store, tone: list[ClassifierVersion]) -> None:
     with pytest.raises(ValueError, match=f"{tone[0].sha256}.*{'0' * 64}"):
         resolve_models(store, recipe_with(f"tone@1#sha256={'0' * 64}"))
+
+
+def test_what_a_version_was_made_with_is_brought_by_its_hash(
+    store: Store, tone: list[ClassifierVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(tone[1].folder)
+    bring_models(store, recipe_with(tone[1].pinned))
+    assert load_bundle(tone[1].folder, tone[1].sha256)
+    with pytest.raises(ValueError, match=rf"{'0' * 64}.*doctor --store {store.root} --model '/its/folder#") as refused:
+        bring_models(store, recipe_with(f"tone@1#sha256={'0' * 64}"))
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"/a\.ftz#sha256=0+ is not in the store; bring it with `tokenmill doctor"):
+        bring_models(store, recipe_with(f"/a.ftz#sha256={'0' * 64}"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    bring_models(store, recipe_with(f"tone@9#sha256={tone[0].sha256}"))  # numbers may have begun again since
 
 
 def test_an_alias_that_does_not_exist_is_one_line_that_names_what_there_is(

@@ -64,8 +64,8 @@ def test_what_the_registry_has_is_no_problem_and_can_be_brought_before(tmp_path:
     assert not list(store.models.iterdir())
     (brought,) = fetch_missing(store, [found[version.pinned]], no_progress)
     assert brought.problem == "" and brought.name == "classifier taste"
-    (other,) = needed_models(store, [], [version.pinned.replace("taste@1", "taste@9")])
-    assert "taste@9" in other.problem and "which is taste@1's" in other.problem and not other.fetchable
+    (wrong,) = needed_models(store, [], [version.pinned.replace("taste@1", "taste@9")])
+    assert "taste@9" in wrong.problem and "which is taste@1's" in wrong.problem and not wrong.fetchable
     (store.models / bundle.sha256 / "seen.npy").write_bytes(b"another")
     (damaged,) = needed_models(store, [], [version.pinned])
     assert "not what its hash says" in damaged.problem and damaged.fetchable

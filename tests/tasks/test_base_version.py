@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 from tasks.base_version import has_index
 from tasks.manifest import SCHEMA_VERSION
+from tasks.model_cache import add_bundle
 from tasks.recipes.curation import CurationRecipe, fineweb, resolve_curation_recipe
 from tasks.refresh import Refresh
 from tasks.store import Store
 from tasks.tombstones import TombstoneRule, Tombstones
+from tasks.used_models import used_models
+from tests.tasks.small_bundle import small_bundle
 
 RULE = TombstoneRule(kind="domain", value="gone.example")
 
@@ -101,6 +104,28 @@ def test_a_setting_that_decides_makes_everything_again(root: Path, setting: str)
 def test_a_setting_of_how_it_is_done_does_not(root: Path, setting: str) -> None:
     name, _, value = setting.partition("=")
     assert plan(root, resolve_curation_recipe("fineweb", {name: value})).mode_reason == "onto web@1"
+
+
+def test_another_name_for_the_same_model_does_not_and_another_model_does(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    first, second = (
+        add_bundle(small_bundle(tmp_path / name, name).folder, store.models) for name in ("taste", "other")
+    )
+    row(tmp_path / "watched", "one.jsonl")
+    publish(plan(tmp_path, resolve_curation_recipe("dclm", {"quality.model": f"taste@3#sha256={first}"})))
+    for model, mode in (
+        (f"taste@4#sha256={first}", "onto web@1"),
+        (f"taste@4#sha256={second}", "everything again: the quality rules changed"),
+    ):
+        assert plan(tmp_path, resolve_curation_recipe("dclm", {"quality.model": model})).mode_reason == mode
+
+
+def test_the_manifest_names_the_models_and_a_takedown_leaves_them_as_they_are(root: Path) -> None:
+    assert plan(root).facts["models"] == list(used_models(fineweb()))
+    manifest = root / "store" / "corpora" / "web" / "1" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_bytes()), "models": ["embedded earlier#sha256=0"]}))
+    taken = Refresh.takedown(Store.open(root / "store"), "web", Tombstones(rules=(RULE,)), {})
+    assert taken.facts["models"] == ["embedded earlier#sha256=0"]
 
 
 def test_what_only_the_sources_hold_now_is_made_again(root: Path) -> None:

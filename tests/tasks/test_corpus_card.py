@@ -23,6 +23,8 @@ from tasks.corpus_card import (
     removed_samples,
     samples_markdown,
 )
+from tasks.markdown import markdown_cell
+from tasks.quality_share import Cut
 from tasks.stages import StageOutput
 from tests.data.prose import corpus_members, page, prose, warc_record, write_jsonl
 from tests.tasks.rendering import harmful_tags
@@ -146,6 +148,20 @@ def test_the_card_holds_what_the_version_holds(
     assert f"{manifest['estimated_tokens']:,}" in card
     assert r"min\_words=50" in card
     assert "licences" in card and "pages" in card
+
+
+def test_the_card_names_the_models_and_the_cut(
+    refreshed: tuple[Path, dict[str, Any], dict[str, StageOutput]],
+) -> None:
+    path, manifest, _ = refreshed
+    card = corpus_card(path, manifest)
+    assert manifest["models"] and all(markdown_cell(model) in card for model in manifest["models"])
+    assert "best share" not in card
+    cut = Cut(min_score=0.4321, keep_share=0.125, version=1, inputs="", num_texts=3000, num_kept=375)
+    said = markdown_cell("12.5% was asked for: the cut at a score of 0.4321, found for version 1, kept 375 of 3,000")
+    assert said in corpus_card(path, {**manifest, "quality_share": cut.model_dump()})
+    later = cut.with_more({4320: 30, 4321: 10})
+    assert "and 10 of 40 that have come since" in corpus_card(path, {**manifest, "quality_share": later.model_dump()})
 
 
 def test_a_version_without_duplicates_has_a_card(tmp_path: Path) -> None:

@@ -253,4 +253,8 @@ def test_a_trained_classifier_is_added_whole_and_once(models: Path, bundle: Bund
     (copy / "model.bin").write_bytes(b"another")
     with pytest.raises(ValueError, match=hashlib.sha256(b"another").hexdigest()):
         add_bundle(copy, tmp_path / "others" / "models")
+    (copy / "model.bin").write_bytes((bundle.folder / "model.bin").read_bytes())
+    (copy / CARD_FILE).unlink()
+    with pytest.raises(ValueError, match=f"has no {CARD_FILE}"):
+        add_bundle(copy, tmp_path / "others" / "models")
     assert left_in(tmp_path / "others" / "models") == []

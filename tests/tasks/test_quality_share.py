@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from tasks.filters.quality_classifier import Quality
 from tasks.quality_share import TICKS, Cut, find_cut, lowest_kept, num_from, rounded
 from tasks.recipes.overrides import apply_overrides
-from tasks.share_rule import DEFAULT_MIN_SCORE
 
 SCORES = st.lists(st.integers(0, TICKS), min_size=1, max_size=200)
 FEW_SCORES = st.lists(st.integers(4_998, 5_002), min_size=1, max_size=200)
@@ -79,7 +78,7 @@ def test_a_cut_counts_what_comes_later_apart() -> None:
 
 
 def test_there_is_a_limit_or_a_share_and_never_both() -> None:
-    assert (Quality().min_score, Quality().keep_share) == (DEFAULT_MIN_SCORE, None)
+    assert (Quality().min_score, Quality().keep_share) == (None, None)
     assert (Quality(keep_share=0.1).min_score, Quality(keep_share=0.1).keep_share) == (None, 0.1)
     with pytest.raises(ValidationError, match=r"min_score=0.5 and keep_share=0.1 are both given"):
         Quality(min_score=0.5, keep_share=0.1)

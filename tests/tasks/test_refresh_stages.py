@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tasks.manifest import imported_modules
+from tasks.model_cache import add_bundle
+from tasks.model_files import models_in
 from tasks.recipes.curation import CurationRecipe, resolve_curation_recipe
 from tasks.refresh_stages import DEDUPLICATION, SCREENING, deciding_fingerprints, refresh_stages
 from tasks.stages import Stage
+from tests.tasks.small_bundle import small_bundle
 
 MERGING = ("gather_runs", "gather", "index", "edges", "components", "members", "resolve", "settle")
 PARAGRAPHS = ("paragraph_runs", "repeated_paragraphs", "paragraphs")
@@ -80,6 +85,16 @@ def test_where_it_begins_counts_from_the_first_stage_and_what_was_taken_down_fro
 def test_a_module_makes_those_stages_anew_whose_output_it_decides(module: str, expected: set[str]) -> None:
     found = {name for name, stage in stages(recipe()).items() if module in imported_modules(*stage.modules)}
     assert found == expected
+
+
+def test_a_model_is_its_file_whatever_name_it_goes_by(tmp_path: Path) -> None:
+    bundles = [small_bundle(tmp_path / "one"), small_bundle(tmp_path / "two", name="other")]
+    first, second = (add_bundle(bundle.folder, tmp_path / "models") for bundle in bundles)
+    names = (f"taste@3#sha256={first}", f"taste@4#sha256={first}", f"/b/#sha256={first}", f"taste@3#sha256={second}")
+    with models_in(tmp_path / "models"):
+        found = [stages(resolve_curation_recipe("dclm", {"quality.model": name})) for name in names]
+    one, *others = [stage["share_scores"].fingerprint for stage in found]
+    assert [other == one for other in others] == [True, True, False]
 
 
 def test_what_decides_is_told_by_stage() -> None:

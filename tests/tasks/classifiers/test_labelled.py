@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from tasks.classifiers.labelled import (
     BackgroundSource,
     Example,
+    LabelCount,
     LabelledSource,
     check_sources,
     gather,
@@ -37,9 +38,9 @@ ROWS: list[Row] = [
     {"body": "Ünïcode", "mark": 0, "from": "", "more": []},
 ]
 EXPECTED = [
-    ("Foul words", True, "here", ""),
-    ('A calm "line",\nand one more', False, "there", ""),
-    ("Ünïcode", False, "rows", ""),
+    ("Foul words", "1", True, "here", ""),
+    ('A calm "line",\nand one more', "0", False, "there", ""),
+    ("Ünïcode", "0", False, "rows", ""),
 ]
 
 
@@ -90,9 +91,16 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str, compressi
 
 def test_labels_are_read_as_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(jsonl([{"text": "a", "label": label} for label in (True, "true", 1.5, " x ", None)]))
+    path.write_bytes(jsonl([{"text": "a", "label": label} for label in (True, "true", 1.5, " x ", 0)]))
     of_all = LabelledSource(name="s", paths=(str(path),), positive=("true", "1.5", "x"))
     assert [row.positive for row in read_labelled(of_all)] == [True, True, True, True, False]
+
+
+def test_an_empty_label_counts_where_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\na,\nb,x\n")
+    named = LabelledSource(name="s", paths=(str(path),), positive=("x",), negative=("",))
+    assert [row.positive for row in read_labelled(named)] == [False, True]
 
 
 def test_without_a_column_of_sources_the_name_stands_for_it(tmp_path: Path) -> None:
@@ -135,6 +143,13 @@ def broken_line(rows: list[Row]) -> bytes:
             {},
             "row 4: the label '2' is .*'1', '0', '2'",
         ),
+        (
+            "x.jsonl",
+            jsonl([{**ROWS[0], "mark": None}]),
+            {"negative": ()},
+            "row 1: the label in 'mark' is empty: fill it",
+        ),
+        ("x.jsonl", jsonl([{**ROWS[0], "mark": " "}]), {}, "row 1: the label in 'mark' is empty: fill it"),
         ("x.jsonl", jsonl(ROWS).replace(b"Foul", b"\xff"), {}, r"line 1 is no UTF-8"),
         ("x.csv", as_csv(ROWS).replace(b"calm", b"\xff"), {}, r"line 3 is no UTF-8"),
         ("x.csv", b"body,mark,from\na,1\n", {}, r"row 1: more or fewer values than the 3 columns"),
@@ -207,6 +222,7 @@ def test_gathering_leaves_out_repetitions_and_contradictions(tmp_path: Path) -> 
     }
     assert (gathered.num_repeated, gathered.num_contradicting, gathered.num_empty) == (3, 1, 1)
     assert sorted(document.text for document in gathered.background) == ["B b", "C"]
+    assert gathered.labels == (LabelCount("l", "1", True, 5), LabelCount("l", "0", False, 3))
     facts = {fact.name: fact for fact in gathered.data}
     assert (facts["l"].num_texts, facts["l"].licence, facts["b"].num_texts) == (8, "CC0", 3)
     assert facts["l"].sha256 == hashlib.sha256((tmp_path / "l.jsonl").read_bytes()).hexdigest()
@@ -229,5 +245,14 @@ def test_order_and_number_of_files_change_nothing(tmp_path: Path, seed: int) -> 
 @pytest.mark.parametrize(("label", "what"), [(1, "negative"), (0, "positive")])
 def test_a_class_without_texts_is_named(tmp_path: Path, label: int, what: str) -> None:
     only = LabelledSource(name="l", paths=(write(tmp_path / "l.jsonl", [("a", label)]),), positive=("1",))
-    with pytest.raises(ValueError, match=f"none of 1 distinct labelled texts is {what}"):
+    found = "'1' positive 1" if label else "'0' negative 1"
+    with pytest.raises(ValueError, match=rf"none of 1 distinct labelled texts is {what} .*\(rows: {found}\)"):
         gather([only], [], "words_and_marks")
+
+
+def test_many_values_of_a_label_are_not_all_told(tmp_path: Path) -> None:
+    """A label's column of scores."""
+    rows = [(f"text {number}", number) for number in range(30)]
+    scores = LabelledSource(name="l", paths=(write(tmp_path / "l.jsonl", rows),), positive=("1.0",))
+    with pytest.raises(ValueError, match=r"'0' negative 1, .*, and 20 other values\)$"):
+        gather([scores], [], "words_and_marks")

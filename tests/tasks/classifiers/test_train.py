@@ -19,7 +19,7 @@ from tasks.classifiers.bundle import load_bundle, text_keys
 from tasks.classifiers.fast_text import FastTextTraining
 from tasks.classifiers.labelled import BackgroundSource, LabelledSource, gather
 from tasks.classifiers.measured import Probabilities, score_held_out
-from tasks.classifiers.parts import divide
+from tasks.classifiers.parts import check_labelled, divide
 from tasks.classifiers.search import Budget, Settings
 from tasks.classifiers.train import ClassifierTraining, TrainedClassifier, check_training, train_classifier
 
@@ -158,6 +158,13 @@ def test_a_finished_bundle_is_taken_as_it_is(
     assert again.measured.figures() == trained.measured.figures()
 
 
+def test_on_another_day_it_is_the_same_bundle(trained: TrainedClassifier, data: Path) -> None:
+    """A training that was stopped goes on after midnight."""
+    again = train_classifier(configured(data), trained.bundle.folder.parent.parent, created="2026-01-02")
+    assert again.reused and again.bundle == trained.bundle
+    assert again.bundle.classifier.created == "2026-01-01"
+
+
 def test_interrupted_it_leaves_nothing_that_counts_and_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +248,18 @@ def test_a_group_is_on_one_side(data: Path, tmp_path: Path) -> None:
     apart, together = sides_by_page(""), sides_by_page("page")
     assert sum(len(sides) > 1 for sides in apart.values()) > 20
     assert [page for page, sides in together.items() if len(sides) > 1] == ["own"]  # of no page
+
+
+def test_the_labelled_texts_are_looked_at_alone(data: Path, tmp_path: Path) -> None:
+    configuration = configured(data)
+    gathered, sizes = check_labelled(configuration.labelled, configuration.normaliser)
+    parts = divide(gather(configuration.labelled, configuration.background, configuration.normaliser))
+    assert sizes == {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)}
+    assert [(count.label, count.num_rows) for count in gathered.labels] == [("0", 300), ("1", 100)]
+    rows = [{"text": f"word {chr(97 + number)}", "label": number % 2} for number in range(6)]
+    few = LabelledSource(name="few", paths=(write(tmp_path / "few.jsonl", rows),), positive=("1",))
+    with pytest.raises(ValueError, match="both classes are needed"):
+        check_labelled([few], "plain_line")
 
 
 def test_a_side_without_a_class_is_named(tmp_path: Path) -> None:

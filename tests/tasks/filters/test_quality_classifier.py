@@ -74,6 +74,30 @@ def test_a_classifier_names_its_label_itself(tmp_path: Path) -> None:
         Quality(label="good").checks()
 
 
+def test_without_a_limit_the_threshold_of_the_classifier_is_the_limit(document: Make) -> None:
+    threshold = round(load_bundle(embedded("quality")).classifier.threshold, 4)
+    assert threshold != 0.5 and Quality().limit("min_score") == threshold
+    assert Quality(min_score=0.25).limit("min_score") == 0.25
+    value = score(Quality(), document(MENU, language="en"))
+    assert value is not None and value < threshold
+    assert Quality().build()(document(MENU, language="en")) == Drop("quality", value, threshold)
+
+
+def test_a_model_of_one_file_has_no_threshold_of_its_own(one_file: tuple[Path, str]) -> None:
+    models, name = one_file
+    with models_in(models):
+        with pytest.raises(ValueError, match="no threshold is known: give quality.min_score or quality.keep_share"):
+            Quality(model=name, label="good").build()
+        Quality(model=name, label="good", min_score=0.5).build()
+        Quality(model=name, label="good", keep_share=0.5).scoring().build()
+
+
+def test_a_classifier_of_pieces_is_refused(tmp_path: Path) -> None:
+    pieces = Quality(model=f"toxicity@1#sha256={add_bundle(embedded('toxicity'), tmp_path)}")
+    with models_in(tmp_path), pytest.raises(ValueError, match="toxicity in .* was trained on the unit 'piece'"):
+        pieces.checks()
+
+
 def test_a_classifier_of_the_store_decides_as_the_embedded_one_that_it_is(tmp_path: Path, document: Make) -> None:
     sha256 = add_bundle(embedded("quality"), tmp_path)
     pinned = Quality(model=f"quality@3#sha256={sha256}")

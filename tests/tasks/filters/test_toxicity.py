@@ -25,7 +25,7 @@ from tasks.filters.toxicity_pieces import reads_as_english, split_into_pieces
 from tasks.formatters.edits import apply_edits
 from tasks.model_files import CLASSIFIER_FILE, models_in
 from tests.benchmarks import toxicity_texts
-from tests.benchmarks.report_toxicity import SHORT_SENTENCE_WORDS, flagged, make_report, toxicities
+from tests.benchmarks.report_toxicity import toxicities
 from tests.data.toxicity_negatives import NEGATIVES
 from tests.data.toxicity_sets import SETS, sentences
 
@@ -209,34 +209,6 @@ def test_the_sets_are_not_trained_on() -> None:
         assert len(set(found)) >= 100, name
         assert not trained & set(found), name
         assert not {template for template, _ in templates} & {template for template, _ in NEGATIVES}
-
-
-@pytest.fixture
-def documentation() -> None:
-    if not next(toxicity_texts.documentation_pages("held out", 1), None):
-        pytest.skip("no documentation of Debian's packages in /usr/share/doc")
-
-
-def test_key_figures_on_a_part_of_the_held_out_texts(shared_data: Path, documentation: None) -> None:
-    """Bounds are where a classifier as good as the card says fails once in some thousands of changes of the sample."""
-    report = make_report(num_pages=150, num_planted=150)
-    assert report.false_alarms().num_trials == 300
-    assert report.false_alarms().num_hits <= 6
-    assert flagged(report.comments).fraction >= 0.55
-    assert report.found(min_words=SHORT_SENTENCE_WORDS).fraction >= 0.48
-    for name in SETS:
-        assert flagged(report.others[name]).fraction <= 0.15, name
-
-
-@pytest.mark.verify
-def test_hard_figures_on_all_held_out_texts(shared_data: Path, documentation: None) -> None:
-    """Issue: at most .5 % false alarms on 5,000 ordinary pages, at least .6 found of comments and planted sentences."""
-    report = make_report()
-    if report.false_alarms().num_trials < 5000:
-        pytest.skip("fewer than 5,000 pages: install all packages that tests/benchmarks/toxicity_texts.py names")
-    assert report.false_alarms().fraction <= 0.005
-    assert flagged(report.comments).fraction >= 0.6
-    assert report.found(min_words=SHORT_SENTENCE_WORDS).fraction >= 0.6
 
 
 def test_pieces_of_the_planted_page(shared_data: Path) -> None:

@@ -22,7 +22,7 @@ class ShareRule(CheckedRule):
         None,
         ge=0,
         le=1,
-        description="Score of a document, at least; none, and no share: the threshold that the model was published with.",
+        description="Score of a document, at least; none, and no share: the model's own threshold.",
     )
     keep_share: float | None = Field(
         None, gt=0, lt=1, description="Share of the corpus's documents to keep, the best; in place of min_score."

@@ -31,8 +31,8 @@ EMBEDDED = "quality"
 
 
 class Quality(ShareRule):
-    """Drops a document whose quality is less than `min_score`, or keeps the best `keep_share` of a corpus; where neither
-    is given, drops below the classifier's own threshold, which is what its card's figures are for.
+    """Drops a document whose quality is less than `min_score`, or keeps the best `keep_share` of a corpus; where
+    neither is given, drops below the classifier's own threshold, which is what its card's figures are for.
 
     Reasons: quality, empty. A document in a language that the classifier has not been trained on passes, and is none of
     those that a share is taken of. Of a model that is one file nothing is known of languages: all are judged.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.classifiers.bundle import embedded, load_bundle
+from tasks.classifiers.labelled import read_labelled
 from tasks.document import Document, Drop, Keep
 from tasks.filters.quality_classifier import Quality
 from tasks.model_cache import add_bundle, fetch_model
@@ -16,6 +17,8 @@ from tasks.model_files import models_in
 from tasks.recipes.curation import CurationRecipe, check_rules, resolve_curation_recipe
 from tasks.recipes.rules import rule
 from tasks.text_features import features_of
+from tests.benchmarks.quality_texts import WIKITEXT
+from tests.benchmarks.train_quality import write_texts
 from tests.tasks.share_model import page_text, write_model
 
 Make = Callable[..., Document]
@@ -86,7 +89,7 @@ def test_without_a_limit_the_threshold_of_the_classifier_is_the_limit(document: 
 def test_a_model_of_one_file_has_no_threshold_of_its_own(one_file: tuple[Path, str]) -> None:
     models, name = one_file
     with models_in(models):
-        with pytest.raises(ValueError, match="no threshold is known: give quality.min_score or quality.keep_share"):
+        with pytest.raises(ValueError, match=r"no threshold is known: give quality\.min_score or quality\.keep_share"):
             Quality(model=name, label="good").build()
         Quality(model=name, label="good", min_score=0.5).build()
         Quality(model=name, label="good", keep_share=0.5).scoring().build()
@@ -94,7 +97,7 @@ def test_a_model_of_one_file_has_no_threshold_of_its_own(one_file: tuple[Path, s
 
 def test_a_classifier_of_pieces_is_refused(tmp_path: Path) -> None:
     pieces = Quality(model=f"toxicity@1#sha256={add_bundle(embedded('toxicity'), tmp_path)}")
-    with models_in(tmp_path), pytest.raises(ValueError, match="toxicity in .* was trained on the unit 'piece'"):
+    with models_in(tmp_path), pytest.raises(ValueError, match=r"toxicity in .* was trained on the unit 'piece'"):
         pieces.checks()
 
 
@@ -143,6 +146,13 @@ def test_the_embedded_classifier_is_what_its_card_says() -> None:
     assert classifier.languages == ("en",) and classifier.data and classifier.licence
     card = (bundle.folder / "card.md").read_text()
     assert all(data.name in card for data in classifier.data)
+
+
+@pytest.mark.skipif(not WIKITEXT.exists(), reason="needs ../shared/data (text and web)")
+def test_the_windows_of_a_page_are_one_group_of_its_training(tmp_path: Path) -> None:
+    for source in write_texts(tmp_path).labelled:
+        groups = [row.group for row in read_labelled(source)]
+        assert all(groups) and 1 < len(set(groups)) < len(groups) / 2
 
 
 def test_white_space_does_not_count(document: Make) -> None:

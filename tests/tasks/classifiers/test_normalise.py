@@ -51,6 +51,12 @@ def test_words_and_marks() -> None:
     assert normalised("words_and_marks", []) == []
 
 
+@pytest.mark.parametrize("num_spaces", [1, 2, 3, 4, 5, 7, 8, 9, 1000])
+def test_spaces_are_one_however_many_they_were(num_spaces: int) -> None:
+    spaces = " " * num_spaces
+    assert normalised("words_and_marks", [f"{spaces}a{spaces}b", spaces, f"c{spaces},d"]) == ["a b", "", "c , d"]
+
+
 def test_plain_line() -> None:
     lines = {
         "  One\n\ttwo\u00a0three\x00four ": "One  two three four",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.filters.toxicity_pieces import (
+    MAX_LINE_CHARS,
     MAX_UNIT_CHARS,
     MIN_PIECE_WORDS,
     reads_as_english,
@@ -41,6 +44,13 @@ def test_a_line_is_cut_into_sentences_beyond_200_characters(num_chars: int, num_
     line = f"{LINE}. {LINE} "
     line += "x" * (num_chars - len(line))
     assert len(pieces(line)) == num_pieces
+
+
+@given(st.text(st.sampled_from("ab .!?…\"'”’)]\t\u00a0"), max_size=120))
+def test_a_sentence_ends_behind_its_mark_and_what_closes_it(text: str) -> None:
+    line = f"{'x' * MAX_LINE_CHARS} {text}".strip()
+    ends = re.sub(r"(?<=[.!?…])([\"'”’)\]]*)\s+", r"\1\n", line).split("\n")
+    assert pieces(line) == pieces("\n".join(ends)), "each on a line of its own is cut no further"
 
 
 def test_few_words_are_read_with_what_follows() -> None:

@@ -23,7 +23,7 @@ _LETTER = rb"[a-z0-9\x80-\xff]"
 
 _LINK, _WEB_NAME = re.compile(rb"https?://\S+"), re.compile(rb"www\.\S+")
 _MENTION = re.compile(rb"@(?:\w|(?!" + _APOSTROPHE + rb")[\x80-\xff])+")
-_ZEROS = re.compile(rb"00+")
+_ZEROS, _SPACES = re.compile(rb"00+"), re.compile(rb"  +")
 _RUNS = tuple(re.compile(mark + rb"(?<![!?]" + mark + rb")[!?]*") for mark in (rb"!", rb"\?"))
 
 
@@ -70,9 +70,7 @@ def _words_and_marks(texts: Sequence[str]) -> list[str]:
     if b"www." in lines:
         lines = _WEB_NAME.sub(b" ", lines)
     lines = _MENTION.sub(b" ", lines).replace(b"_", b" ")
-    lines = _marks_apart(_ZEROS.sub(b"0", lines))
-    while b"  " in lines:  # each pass halves the runs
-        lines = lines.replace(b"  ", b" ")
+    lines = _SPACES.sub(b" ", _marks_apart(_ZEROS.sub(b"0", lines)))
     return [line.strip(" ") for line in lines.decode().split("\n")]
 
 

@@ -158,8 +158,8 @@ class Toxicity(CheckedRule):
         0.5,
         gt=0.0,
         lt=1.0,
-        description="Toxicity of a piece, at most. 0.5 is the classifier's own threshold: the embedded one's is above"
-        " what 99.5 % of ordinary pages have (its card). Higher finds less, and is wrong more seldom.",
+        description="Toxicity of a piece, at most. 0.5 is the classifier's own threshold, for the embedded one with the"
+        " figures in its card. Higher finds less, and is wrong more seldom.",
     )
     max_removed_fraction: float = Field(
         0.3,

@@ -21,12 +21,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tasks.atomic import new_directory, write_file
 from tasks.classifiers.calibration import Calibration
 from tasks.classifiers.fast_text import FastText, FastTextTraining, load_fast_text
-from tasks.classifiers.normalise import NORMALISERS, normalised
+from tasks.classifiers.normalise import NormaliserName, normalised
 from tasks.model_files import CLASSIFIER_FILE
 from tasks.rule import Configuration
 
@@ -54,7 +54,7 @@ class Classifier(Configuration):
     task: str = Field(description="What it tells apart, in one sentence for people")
     positive: str = Field(description="The label that a score is the probability of, without __label__")
     labels: tuple[str, ...]
-    normaliser: str = Field(description="How a text becomes a line for the model, in training and in use")
+    normaliser: NormaliserName = Field(description="How a text becomes a line for the model, in training and in use")
     unit: Literal["document", "piece"] = Field(description="What one training example was")
     aggregation: str = Field("", description="How the scores of its pieces make a document's; none for whole documents")
     threshold: float = Field(ge=0.0, le=1.0, description="On the calibrated, aggregated score; what is strictly above")
@@ -70,13 +70,6 @@ class Classifier(Configuration):
     origin: str
     languages: tuple[str, ...]
     created: str = Field("", description="When, as a date or a time in ISO 8601")
-
-    @field_validator("normaliser")
-    @classmethod
-    def _is_known(cls, normaliser: str) -> str:
-        if normaliser not in NORMALISERS:
-            raise ValueError(f"normaliser {normaliser!r} is none of {', '.join(NORMALISERS)}")
-        return normaliser
 
     @model_validator(mode="after")
     def _holds_together(self) -> Classifier:

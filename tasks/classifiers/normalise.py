@@ -17,6 +17,9 @@ import string
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 _APOSTROPHE = "’".encode()  # as it is printed; what else is not ASCII is a letter once `_fold` is through
 _LETTER = rb"[a-z0-9\x80-\xff]"
@@ -162,3 +165,13 @@ NORMALISERS: Mapping[str, Callable[[str], str]] = MappingProxyType(
 )
 """The normalisers by the names that `classifier.json` gives them. What one makes of a text never changes under its
 name: a model trained with it would read something else than it learnt."""
+
+
+def _known(name: str) -> str:
+    if name not in NORMALISERS:
+        raise ValueError(f"normaliser {name!r} is none of {', '.join(NORMALISERS)}")
+    return name
+
+
+NormaliserName = Annotated[str, AfterValidator(_known)]
+"""The type of a configuration's field that names one."""

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from tasks.atomic import TEMPORARY_PREFIX, locked, remove_leftovers
 from tasks.classifiers.bundle import Bundle, Classifier, line_keys, load_bundle, save_bundle
@@ -45,7 +45,7 @@ from tasks.classifiers.labelled import (
 )
 from tasks.classifiers.measured import HeldOut, Measured, ScoreDocument, measure, score_texts, write_reports
 from tasks.classifiers.metrics import average_precision
-from tasks.classifiers.normalise import NORMALISERS, normalised
+from tasks.classifiers.normalise import NORMALISERS, NormaliserName, normalised
 from tasks.classifiers.parts import Parts, divide
 from tasks.classifiers.scores import BoolArray, FloatArray
 from tasks.classifiers.search import Budget, Score, Settings, Trial, best, search, trials_table
@@ -77,7 +77,9 @@ class ClassifierTraining(Configuration):
     background: tuple[BackgroundSource, ...] = Field(
         min_length=1, description="Ordinary texts: one half chooses the threshold, the other counts false alarms"
     )
-    normaliser: str = Field("words_and_marks", description=f"How texts become lines: one of {', '.join(NORMALISERS)}")
+    normaliser: NormaliserName = Field(
+        "words_and_marks", description=f"How texts become lines: one of {', '.join(NORMALISERS)}"
+    )
     unit: Literal["document", "piece"] = Field("document", description="What one labelled text is")
     aggregation: str = Field("", description="How the scores of a document's pieces make its own; for unit piece")
     first: Settings = Field(Settings(), description="The settings that are tried first")
@@ -91,13 +93,6 @@ class ClassifierTraining(Configuration):
     licence: str = Field("unknown", description="Of the model")
     origin: str = Field("trained here", description="Who trained it, and where")
     seed: int = Field(1, ge=0, lt=2**31, description="Of the search")
-
-    @field_validator("normaliser")
-    @classmethod
-    def _is_known(cls, normaliser: str) -> str:
-        if normaliser not in NORMALISERS:
-            raise ValueError(f"normaliser {normaliser!r} is none of {', '.join(NORMALISERS)}")
-        return normaliser
 
     @model_validator(mode="after")
     def _holds_together(self) -> ClassifierTraining:

@@ -58,7 +58,9 @@ def crawl_files(
             listings[kind].append(f"{segment}/{kind}/{name}")
             files[f"/{segment}/{kind}/{name}"] = body
     for kind, paths in listings.items():
-        files[f"/crawl-data/{crawl}/{kind}.paths.gz"] = gzip.compress("".join(f"{path}\n" for path in paths).encode())
+        files[f"/crawl-data/{crawl}/{kind}.paths.gz"] = gzip.compress(
+            "".join(f"{path}\n" for path in paths).encode(), mtime=0
+        )
     return files
 
 

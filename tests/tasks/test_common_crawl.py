@@ -59,14 +59,14 @@ def test_the_choice_does_not_depend_on_the_order_of_the_listing() -> None:
         before = names(server, f"commoncrawl:{CRAWL}:7")
         lines = gzip.decompress(files[LISTING]).decode().split()
         random.Random(1).shuffle(lines)
-        files[LISTING] = gzip.compress("\n".join(lines).encode())
+        files[LISTING] = gzip.compress("\n".join(lines).encode(), mtime=0)
         assert names(server, f"commoncrawl:{CRAWL}:7") == before
 
 
 def test_a_long_listing_costs_one_request_and_one_more_for_each_file_taken() -> None:
     files = crawl_files([])
     lines = [f"crawl-data/{CRAWL}/segments/1.7/warc/CC-MAIN-1-2-{number:05d}.warc.gz" for number in range(90_000)]
-    files[LISTING] = gzip.compress("\n".join(lines).encode())
+    files[LISTING] = gzip.compress("\n".join(lines).encode(), mtime=0)
     files |= {f"/{line}": b"x" for line in lines}
     progress: list[tuple[int, int]] = []
     with crawl_server(files) as server:
@@ -117,7 +117,7 @@ def broken(path: str, content: bytes | None) -> dict[str, bytes]:
 
 
 COLLINFO = "/index/collinfo.json"
-WHOLE = gzip.compress(f"crawl-data/{CRAWL}/segments/1.7/warc/a.warc.gz\n".encode() * 50)
+WHOLE = gzip.compress(f"crawl-data/{CRAWL}/segments/1.7/warc/a.warc.gz\n".encode() * 50, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ WHOLE = gzip.compress(f"crawl-data/{CRAWL}/segments/1.7/warc/a.warc.gz\n".encode
         (LISTING, WHOLE[:-12], r"the listing of CC-MAIN-2025-38, .* is damaged \(.*end-of-stream"),
         (LISTING, WHOLE[:20] + b"\0" + WHOLE[20:], r"is damaged \("),
         (LISTING, b"<html>Welcome</html>", r"is damaged \(line 1 is no path of a WARC file: '<html>Welcome</html>'"),
-        (LISTING, gzip.compress(b"crawl-data/CC-MAIN-2024-10/a.warc.gz\n"), r"line 1 is no path"),
-        (LISTING, gzip.compress(f"crawl-data/{CRAWL}/../../a.warc.gz\n".encode()), r"line 1 is no path"),
-        (LISTING, gzip.compress("crawl-data/ü".encode()), r"is damaged \("),
-        (LISTING, gzip.compress(b"\n"), r"is damaged \(it is empty\)"),
+        (LISTING, gzip.compress(b"crawl-data/CC-MAIN-2024-10/a.warc.gz\n", mtime=0), r"line 1 is no path"),
+        (LISTING, gzip.compress(f"crawl-data/{CRAWL}/../../a.warc.gz\n".encode(), mtime=0), r"line 1 is no path"),
+        (LISTING, gzip.compress("crawl-data/ü".encode(), mtime=0), r"is damaged \("),
+        (LISTING, gzip.compress(b"\n", mtime=0), r"is damaged \(it is empty\)"),
         (COLLINFO, None, r"the list of crawls, .* does not exist: check the setting TOKENMILL_COMMONCRAWL_INDEX"),
         (COLLINFO, b"<html>", r"the list of crawls, .*, is damaged \(no JSON list"),
         (COLLINFO, b'{"id": 1}', r"is damaged \(no JSON list"),

@@ -46,7 +46,9 @@ class PlannedBackground:
 
     def sources(self, folder: Path) -> tuple[BackgroundSource, ...]:
         """All of it as tables, where `extract_pages` has written into `folder`."""
-        extracted = [_table(self.asked, PAGES, folder / _PAGES_FILE, "text", self.sample)] if self.pages else []
+        extracted = (
+            [_table(self.asked, PAGES, folder / _PAGES_FILE, "text", self.sample, url="url")] if self.pages else []
+        )
         return (*self.tables, *extracted)
 
     @property
@@ -64,7 +66,7 @@ def plan_background(store: Store, asked: Background, languages: Sequence[str]) -
     for number, source in enumerate(dict.fromkeys(asked.sources), 1):
         if _VERSION.fullmatch(source):
             path = store.corpus(source) / "documents/*.parquet"
-            tables.append(_table(asked, source.replace("@", "-"), path, "text", source))
+            tables.append(_table(asked, source.replace("@", "-"), path, "text", source, url="url"))
         elif _TABLE.search(source):
             tables.append(_table(asked, f"background-{number}", source, asked.text, redacted(source)))
         else:
@@ -87,17 +89,19 @@ def extract_pages(store: Store, planned: PlannedBackground, folder: Path) -> int
         records, _ = read_sample(sample, shard_map, progress)
         extracted = extract(sample, records, shard_map, progress)
         identified = identify_language(sample, extracted, shard_map, progress)
-    rows = (row for shard in identified.shards for row in read_rows(shard / DOCUMENTS_FILE, ["text"]))
-    texts = [row["text"] for row in rows if row["text"].strip()]
+    rows = (row for shard in identified.shards for row in read_rows(shard / DOCUMENTS_FILE, ["text", "url"]))
+    texts = [{"text": row["text"], "url": row["url"]} for row in rows if row["text"].strip()]
     if not texts:
         languages = ", ".join(planned.recipe.language.languages)
         raise ValueError(f"no page of {', '.join(planned.pages)} has text in {languages}: name another background")
-    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    lines = "".join(json.dumps(text) + "\n" for text in texts)
     write_file(folder / _PAGES_FILE, lines.encode())
     return len(texts)
 
 
-def _table(asked: Background, name: str, path: str | Path, text: str, source: str) -> BackgroundSource:
+def _table(
+    asked: Background, name: str, path: str | Path, text: str, source: str, *, url: str = ""
+) -> BackgroundSource:
     return BackgroundSource(
-        name=name, paths=(str(path),), text=text, licence=asked.licence, origin=asked.origin or source
+        name=name, paths=(str(path),), text=text, url=url, licence=asked.licence, origin=asked.origin or source
     )

@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from tasks.classifiers.bundle import DataFacts
 from tasks.classifiers.normalise import normalised
 from tasks.classifiers.table_rows import RowError, check_rows, files_sha256, find_files, read_rows
+from tasks.group_counts import registered_domain
 from tasks.rule import Configuration
 
 T = TypeVar("T")
@@ -70,10 +71,16 @@ class LabelledSource(_Source):
 class BackgroundSource(_Source):
     """Files of ordinary texts, one document each, in none of which the classifier should find anything."""
 
+    url: str = Field(
+        "",
+        description="The column of the documents' addresses: those of one registered domain stay in one half, so that"
+        " false alarms are counted on sites that the threshold was not chosen on. Empty: it is not known",
+    )
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Those that are read."""
-        return (self.text,)
+        return tuple(filter(None, (self.text, self.url)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ class Gathered:
 
     examples: tuple[Example, ...]
     background: tuple[Example, ...]
-    """With their source's name; `positive` says nothing here."""
+    """With their source's name, and their site as the group; `positive` says nothing here."""
     num_repeated: int
     """Rows beyond the first of each distinct line."""
     num_contradicting: int
@@ -131,7 +138,7 @@ class Gathered:
             digest.update(f"{example.source}\0{example.group}\0".encode())
         digest.update(b"background")
         for document in self.background:
-            digest.update(document.text.encode("utf-8", "surrogatepass") + b"\0")
+            digest.update(f"{document.text}\0{document.group}\0".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 
@@ -184,11 +191,20 @@ def read_labelled(source: LabelledSource) -> Iterator[LabelledRow]:
             yield LabelledRow(text, value, positive, origin or source.name, group)
 
 
-def read_background(source: BackgroundSource) -> Iterator[str]:
-    """The text of each row, file by file. Raises ValueError as `read_labelled`."""
+class BackgroundRow(NamedTuple):
+    """An ordinary document, read."""
+
+    text: str
+    site: str
+    """The registered domain it is from; empty where that is not known."""
+
+
+def read_background(source: BackgroundSource) -> Iterator[BackgroundRow]:
+    """Each row, file by file. Raises ValueError as `read_labelled`."""
     for path in find_files(source.paths):
         for number, row in read_rows(path, source.columns):
-            yield _text(path, number, row[source.text], source.text)
+            site = registered_domain(_label(row[source.url])) if source.url else ""
+            yield BackgroundRow(_text(path, number, row[source.text], source.text), site)
 
 
 def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSource], normaliser: str) -> Gathered:
@@ -217,11 +233,11 @@ def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSo
     documents: dict[str, Example] = {}
     for ordinary in background:
         num_texts = 0
-        for texts in _batches(read_background(ordinary)):
-            num_texts += len(texts)
-            for text, line in zip(texts, normalised(normaliser, texts), strict=True):
+        for pages in _batches(read_background(ordinary)):
+            num_texts += len(pages)
+            for page, line in zip(pages, normalised(normaliser, [page.text for page in pages]), strict=True):
                 if line:
-                    document = Example(text, line, False, ordinary.name)
+                    document = Example(page.text, line, False, ordinary.name, page.site)
                     documents[line] = min(documents.get(line, document), document, key=_by_text)
         facts.append(_facts(ordinary, num_texts))
     num_rows = sum(fact.num_texts for fact in facts[: len(labelled)])

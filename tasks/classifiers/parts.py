@@ -9,6 +9,10 @@ from tasks.classifiers.labelled import Example, Gathered, LabelledSource, gather
 from tasks.classifiers.measured import HeldOut
 from tasks.classifiers.split import Side, cluster_keys, clusters, side, tunes
 
+MIN_SITES = 20
+"""Of the background, for its sites to be divided rather than its documents: of a few sites, one half may have none, or
+one kind alone."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -24,6 +28,8 @@ class Parts:
     num_left_out: int
     """Background documents that resemble a labelled text, of whichever side: one that resembles a test text would
     choose the threshold by which that is judged, or count a positive text's score as a false alarm."""
+    num_sites: int
+    """Of the background, each in one half; 0 where documents are divided one by one."""
 
     @property
     def held_out(self) -> HeldOut:
@@ -45,18 +51,23 @@ class Parts:
             "background, threshold": len(self.tuning),
             "background, false alarms": len(self.reporting),
             "background left out, because it resembles labelled texts": self.num_left_out,
+            "sites of the background, each in one half (0: pages of one site are in both)": self.num_sites,
         }
 
 
 def divide(gathered: Gathered) -> Parts:
-    """Labelled texts on three sides, the background in two halves; what resembles each other, and rows of one group,
-    stay together.
+    """Labelled texts on three sides, the background in two halves; what resembles each other, rows of one group, and
+    background of one site where there are `MIN_SITES`, stay together.
 
     Raises ValueError where a side has no text of a class, or a half of the background none at all.
     """
     everything = (*gathered.examples, *gathered.background)
     lines = [example.line for example in everything]
-    keys = cluster_keys(lines, clusters(lines, [example.group for example in everything]))
+    sites = {document.group for document in gathered.background} - {""}
+    by_site = len(sites) >= MIN_SITES
+    groups = [example.group for example in gathered.examples]
+    groups += [f"site\0{document.group}" if by_site and document.group else "" for document in gathered.background]
+    keys = cluster_keys(lines, clusters(lines, groups))
     of_examples = keys[: len(gathered.examples)]
     sides = _sides(gathered.examples, of_examples)
     of_labelled = set(of_examples)
@@ -79,6 +90,7 @@ def divide(gathered: Gathered) -> Parts:
         tuple(halves[True]),
         tuple(halves[False]),
         num_left_out,
+        len(sites) if by_site else 0,
     )
 
 

@@ -84,7 +84,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str, compressi
     path.write_bytes(COMPRESSIONS[compression](FORMATS[suffix](ROWS)))
     assert list(read_labelled(source(path))) == EXPECTED
     assert list(read_background(BackgroundSource(name="b", paths=(str(path),), text="body"))) == [
-        text for text, *_ in EXPECTED
+        (text, "") for text, *_ in EXPECTED
     ]
     check_sources([source(path)], [])
 

@@ -19,7 +19,7 @@ from tasks.classifiers.bundle import load_bundle, text_keys
 from tasks.classifiers.fast_text import FastTextTraining
 from tasks.classifiers.labelled import BackgroundSource, LabelledSource, gather
 from tasks.classifiers.measured import Probabilities, score_held_out
-from tasks.classifiers.parts import check_labelled, divide
+from tasks.classifiers.parts import MIN_SITES, check_labelled, divide
 from tasks.classifiers.search import Budget, Settings
 from tasks.classifiers.train import ClassifierTraining, TrainedClassifier, check_training, train_classifier
 
@@ -248,6 +248,25 @@ def test_a_group_is_on_one_side(data: Path, tmp_path: Path) -> None:
     apart, together = sides_by_page(""), sides_by_page("page")
     assert sum(len(sides) > 1 for sides in apart.values()) > 20
     assert [page for page, sides in together.items() if len(sides) > 1] == ["own"]  # of no page
+
+
+@pytest.mark.parametrize("num_sites", [MIN_SITES - 1, MIN_SITES])
+def test_a_site_of_the_background_is_in_one_half(data: Path, tmp_path: Path, num_sites: int) -> None:
+    """Where there are enough; `www.` and `blog.` of one domain are one site, and a page of no site is on its own."""
+    draw = random.Random(3)
+    hosts = ("www", "blog", "a.b")
+    urls = [f"https://{hosts[row % 3]}.site{row % num_sites}-example.com/{row}" for row in range(600)] + [""] * 60
+    pages = [{"text": sentence(draw), "url": url} for url in urls]
+    ordinary = BackgroundSource(name="pages", paths=(write(tmp_path / "pages.jsonl", pages),), url="url")
+    configuration = configured(data, background=(ordinary,))
+    parts = divide(gather(configuration.labelled, (ordinary,), configuration.normaliser))
+    tuning, reporting = ({document.group for document in half} for half in (parts.tuning, parts.reporting))
+    both = {f"site{number}-example.com" for number in range(num_sites)} if num_sites < MIN_SITES else set()
+    assert tuning & reporting == both | {""}
+    assert parts.num_sites == (0 if num_sites < MIN_SITES else num_sites)
+    assert len(parts.tuning) + len(parts.reporting) + parts.num_left_out == len(
+        gather(configuration.labelled, (ordinary,), configuration.normaliser).background
+    )
 
 
 def test_the_labelled_texts_are_looked_at_alone(data: Path, tmp_path: Path) -> None:

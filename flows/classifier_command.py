@@ -130,7 +130,7 @@ RENAMED_IN: Mapping[tuple[str, str], dict[str, str]] = {
 
 
 def parameters_of(options: argparse.Namespace) -> TrainClassifierParameters:
-    """What the options ask for. ValidationError (a ValueError) for a value that they cannot have."""
+    """What the options ask for. ValueError for a value that they cannot have."""
     from flows.classifier_parameters import (
         Background,
         Effort,
@@ -139,7 +139,9 @@ def parameters_of(options: argparse.Namespace) -> TrainClassifierParameters:
         Purpose,
         TrainClassifierParameters,
     )
+    from tasks.store import checked_name
 
+    checked_name(options.name, "classifier name")
     shared = {"text": options.text, "label": options.label, "positive": options.positive, "negative": options.negative}
     shared |= {
         "source": options.source,

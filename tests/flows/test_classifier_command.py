@@ -125,7 +125,6 @@ def test_what_a_table_says_itself_goes_before_the_options() -> None:
         (["--data", "/a.csv", "--positive", "1", "--unit", "page"], "--unit"),
         (["--data", "/a.csv", "--positive", "1", "--pages", "0"], "--pages"),
         (["--data", "/a.csv", "--positive", "1", "--classes", "a b,c"], "--classes"),
-        (["--data", "/a.csv", "--positive", "1", "--name", "No Name"], "--name"),
     ],
 )
 def test_a_value_that_cannot_be_is_one_line_that_names_its_option(more: list[str], option: str) -> None:
@@ -134,6 +133,12 @@ def test_a_value_that_cannot_be_is_one_line_that_names_its_option(more: list[str
         parameters_of(options)
     line = user_line(refused.value, lambda model, field: option_of(options, model, field))
     assert line is not None and line.startswith(f"{option}: ") and "\n" not in line
+
+
+def test_a_name_that_the_registry_cannot_hold_is_refused_in_words() -> None:
+    more = ["--data", "/a.csv", "--positive", "1", "--name", "No Name", "--background", "docs@1"]
+    with pytest.raises(ValueError, match="'No Name' is no valid classifier name: use up to 64 letters, digits"):
+        parameters_of(parser().parse_args(words(*more)))
 
 
 @pytest.mark.parametrize("more", [["--data", "/a.csv,text=x,text=y"], ["--classes", "toxic"]])

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from flows.classifier_command import RENAMED_IN as _CLASSIFIER_RENAMED
 from flows.classifier_command import add_options
+from flows.export_command import add_options as add_export_options
+from flows.option_types import local_path as _path
+from flows.option_types import model_reference as _model
 from tasks.source_names import COMMON_CRAWL, EMBEDDED, common_crawl_source, is_common_crawl, is_local_path
 
 PROFILES = "smoke, small, full"
@@ -75,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 takes the likeliest token")
     generate.add_argument("--top-k", type=_positive, default=50, metavar="K")
     generate.add_argument("--seed", type=int, default=0, metavar="S")
+    add_export_options(add("export", "A model as a folder for other programs, proven to be the same.", run))
 
     add("corpora", "Published corpus versions.", run)
     show = add("show", "One corpus version: funnel, recipe, where it lies.", run)
@@ -383,19 +387,9 @@ def _languages(text: str) -> list[str]:
     return languages
 
 
-def _path(text: str) -> Path:
-    """A local path made absolute, because drivers leave the current folder."""
-    return Path(text).expanduser().absolute()
-
-
 def _place(text: str) -> str:
     """A local folder made absolute, because drivers leave the current folder; a URL as it is."""
     return text if "://" in text or not text else str(_path(text))
-
-
-def _model(text: str) -> str:
-    """A checkpoint folder made absolute; a name as it is."""
-    return str(Path(text).expanduser().absolute()) if Path(text).expanduser().is_dir() else text
 
 
 def print_json(options: argparse.Namespace, result: object) -> int:

@@ -34,6 +34,12 @@ def _generate(options: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace, store: Store) -> int:
+    from flows.export_command import export
+
+    return export(options, store)
+
+
 def _manifests(store: Store) -> list[dict[str, Any]]:
     return [store.corpus_manifest(f"{name}@{number}") for name in store.names() for number in store.versions(name)]
 
@@ -192,6 +198,7 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {
     "generate": _generate,
+    "export": _export,
     "corpora": _corpora,
     "show": _show,
     "diff": _diff,

@@ -87,9 +87,7 @@ def compare(values_a: FloatArray, values_b: FloatArray, sizes: FloatArray, *, hi
     difference, p_value, freedom = _interval(float(runs_b.mean() - runs_a.mean()), [documents, *run_variances])
     alone = [
         _interval(float(runs.mean()), [_of_documents(values, sizes), own])[0]
-        for runs, values, own in zip(
-            (runs_a, runs_b), (per_document_a, per_document_b), run_variances, strict=True
-        )
+        for runs, values, own in zip((runs_a, runs_b), (per_document_a, per_document_b), run_variances, strict=True)
     ]
     return Comparison(
         outcome=_outcome(difference, higher_is_better=higher_is_better),

@@ -144,6 +144,14 @@ class StoredTensors:
         if num_read != box.num_elements:
             raise ValueError(f"{self._where.address} has not all of {name}: remove it to resume from the one before")
 
+    def whole(self, name: str) -> Tensor:
+        """All of a tensor in main memory, in the dtype that it is stored in."""
+        shape = self.shapes[name]
+        file = next(file for file, pieces in self._pieces.items() if name in pieces)
+        tensor = self._slice(file, name, (slice(0, 0),) * len(shape)).new_empty(shape)
+        self.read(name, Box.whole(shape), tensor)
+        return tensor
+
     def _slice(self, file: str, name: str, slices: tuple[slice, ...]) -> Tensor:
         try:
             if file not in self._readers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -137,15 +137,30 @@ def slice_scores(whole: Sequence[Cell], scores: Sequence[Score]) -> list[SliceSc
     return found
 
 
+def slice_documents(whole: Sequence[Cell]) -> dict[tuple[Dimension, str], list[int]]:
+    """The numbers of the documents of every slice, by dimension and name."""
+    found: dict[tuple[Dimension, str], list[int]] = defaultdict(list)
+    for place, dimension in enumerate(DIMENSIONS):
+        for cell in whole:
+            found[dimension, cell.slices[place]] += cell.numbers
+    return dict(sorted(found.items(), key=lambda entry: (DIMENSIONS.index(entry[0][0]), entry[0][1])))
+
+
 def slice_metrics(results: Sequence[SliceScore]) -> dict[str, float]:
-    """Bits per byte by name, for metrics: `held_out/source/web`. MLflow accepts few characters: the others are `_`."""
-    metrics: dict[str, float] = {}
-    for result in results:
-        name = f"held_out/{result.dimension}/{_metric_name(result.slice)}"
-        if name in metrics:  # two slices differ only in what a metric's name can not hold
-            name += f" {len(metrics)}"
-        metrics[name] = result.score.bits_per_byte
-    return metrics
+    """Bits per byte by name, for metrics: `held_out/source/web`."""
+    names = metric_names([(result.dimension, result.slice) for result in results])
+    return {names[result.dimension, result.slice]: result.score.bits_per_byte for result in results}
+
+
+def metric_names(slices: Iterable[tuple[Dimension, str]]) -> dict[tuple[Dimension, str], str]:
+    """By slice the name of its metric. MLflow accepts few characters: the others are `_`, and no two are alike."""
+    names: dict[tuple[Dimension, str], str] = {}
+    for dimension, slice_ in slices:
+        name = f"held_out/{dimension}/{_metric_name(slice_)}"
+        if name in names.values():  # two slices differ only in what a metric's name can not hold
+            name += f" {len(names)}"
+        names[dimension, slice_] = name
+    return names
 
 
 def _metric_name(name: str) -> str:

@@ -106,9 +106,7 @@ def test_names_do_not_matter(seed: int, difference: float, higher_is_better: boo
     swapped = {"a is better": "b is better", "b is better": "a is better", "not told apart": "not told apart"}
     assert back.outcome == swapped[there.outcome]
     assert back.difference.value == pytest.approx(-there.difference.value)
-    assert (back.difference.low, back.difference.high) == pytest.approx(
-        (-there.difference.high, -there.difference.low)
-    )
+    assert (back.difference.low, back.difference.high) == pytest.approx((-there.difference.high, -there.difference.low))
     assert (there.a, there.b) == (back.b, back.a)
 
 

@@ -60,6 +60,24 @@ def test_any_box_comes_back_from_any_pieces(cut: tuple[Tensor, list[Box], Box]):
     assert torch.equal(into, part(tensor, wanted))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("shape", [(), (3,), (4, 2)])
+def test_a_whole_tensor_comes_back_in_its_own_dtype(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]):
+    tensor = torch.arange(1, 1 + math.prod(shape)).reshape(shape).to(dtype)
+    files = written(tmp_path, {"weight": tensor}, {})
+    with stored_tensors(LocalPlace(tmp_path), files) as stored:
+        assert stored.whole("weight").dtype == dtype
+        assert torch.equal(stored.whole("weight"), tensor)
+
+
+def test_a_whole_tensor_is_put_together_from_its_pieces(tmp_path: Path):
+    first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    files = written(tmp_path, {"weight": torch.ones(2, 3)}, {"weight": Box((0, 0), (2, 3))}, first)
+    files |= written(tmp_path, {"weight": torch.zeros(1, 3)}, {"weight": Box((2, 0), (1, 3))}, second)
+    with stored_tensors(LocalPlace(tmp_path), files) as stored:
+        assert stored.whole("weight").tolist() == [[1.0] * 3, [1.0] * 3, [0.0] * 3]
+
+
 @given(cut_tensors(), st.integers(0, 6))
 def test_the_overlap_is_what_both_cover(cut: tuple[Tensor, list[Box], Box], other: int):
     tensor, boxes, wanted = cut

@@ -1,0 +1,119 @@
+"""The gate before `champion`: a model replaces the one that others get by name only where it is better beyond noise.
+
+Candidate and champion are asked the same examples now; no figure of an earlier evaluation is taken. The candidate has
+to be finite, better on one stated measure by a difference whose paired 95 % interval leaves out 0, and surely worse on
+none of the guarded ones: a guarded measure stops it where the whole interval lies below what it is allowed to lose.
+An equal candidate is refused, because everybody who uses the name gets another model.
+
+The first candidate has nothing to be better than but chance: what a guess gets, or for bits per byte what the uniform
+distribution over its vocabulary would need on the same documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from tasks.evaluation.compare import Comparison, compare, interval
+from tasks.evaluation.measures import BITS_PER_BYTE, Measure, ModelScores
+from tasks.rule import Configuration
+
+
+class ModelGateRules(Configuration):
+    """What a candidate has to show."""
+
+    metric: str = Field(BITS_PER_BYTE, min_length=1, description="The measure on which it has to be better.")
+    guarded: Mapping[str, float] = Field(
+        {}, description="Measures on which it must not be surely worse by more than so much, in the measure's own unit."
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the candidate becomes champion, why in one sentence, and every figure that was looked at."""
+
+    passed: bool
+    why: str
+    figures: dict[str, float]
+
+
+def judge_model(candidate: ModelScores, champion: ModelScores | None, rules: ModelGateRules) -> Verdict:
+    """Judge the candidate against the champion; where there is none yet, against chance.
+
+    Raises ValueError where a measure of the rules was not taken, or not on the same examples of both.
+    """
+    figures = {name: measure.estimate().value for name, measure in candidate.measures.items()}
+    if broken := [name for name, measure in candidate.measures.items() if not measure.is_finite]:
+        others = f" and {len(broken) - 1:,} more" if len(broken) > 1 else ""
+        return Verdict(False, f"{candidate.reference} is not finite: {broken[0]}{others}", figures)
+    for name in (rules.metric, *rules.guarded):
+        candidate.measure(name)
+    if champion is None:
+        return _against_chance(candidate, rules, figures, "there is no champion yet")
+    if champion.sha256 == candidate.sha256:
+        why = f"{candidate.reference} has the weights of the champion {champion.reference} itself"
+        return Verdict(False, why, figures)
+    found = {name: _compared(candidate, champion, name) for name in dict.fromkeys((rules.metric, *rules.guarded))}
+    for comparison in found.values():
+        figures |= comparison_figures(comparison)
+    main = found[rules.metric]
+    told = f"{rules.metric} {main}"
+    against = f"the champion {champion.reference}"
+    if main.told == "not finite":
+        return _against_chance(candidate, rules, figures, f"{against} is not finite")
+    if main.told == "worse":
+        return Verdict(False, f"{candidate.reference} is worse than {against}: {told}", figures)
+    if main.told != "better":
+        return Verdict(False, f"{candidate.reference} differs from {against} by not more than noise: {told}", figures)
+    fallen = [found[name] for name, allowed in rules.guarded.items() if has_fallen(found[name], allowed)]
+    if fallen:
+        others = f", and of {len(fallen) - 1:,} more" if len(fallen) > 1 else ""
+        allowed = rules.guarded[fallen[0].name]
+        limit = f"more than the allowed {allowed:g} below" if allowed else "below"
+        why = (
+            f"{candidate.reference} is better than {against} ({told}), but surely {limit} it in what is guarded:"
+            f" {fallen[0].name} {fallen[0]}{others}"
+        )
+        return Verdict(False, why, figures)
+    guarded = f"; no worse in {', '.join(rules.guarded)}" if rules.guarded else ""
+    return Verdict(True, f"{candidate.reference} is better than {against}: {told}{guarded}", figures)
+
+
+def has_fallen(comparison: Comparison, allowed: float) -> bool:
+    """Whether the candidate is surely worse by more than `allowed`: a fall of that size itself is let through."""
+    return comparison.gain.high < -allowed
+
+
+def _compared(candidate: ModelScores, champion: ModelScores, name: str) -> Comparison:
+    return compare(candidate.measure(name), champion.measure(name))
+
+
+def _against_chance(candidate: ModelScores, rules: ModelGateRules, figures: dict[str, float], because: str) -> Verdict:
+    """By the unfavourable end of the interval; on held-out text where it can't be said what chance gives."""
+    measure = candidate.measure(rules.metric)
+    if measure.chance is None:
+        measure = candidate.measure(BITS_PER_BYTE)
+    estimate = measure.estimate()
+    if measure.chance is None:
+        assert isinstance(measure, Measure)
+        chance, passed = candidate.uniform.estimate().value, measure.difference(candidate.uniform).high < 0
+    else:
+        chance, passed = measure.chance, estimate.low > measure.chance
+    name = measure.name
+    figures = figures | {f"{name}_low": estimate.low, f"{name}_high": estimate.high, f"{name}_chance": chance}
+    better = "is better than chance" if passed else "is not surely better than chance"
+    value = f"{name} {estimate.value:.4f} ({interval(estimate)})"
+    return Verdict(passed, f"{candidate.reference} {better} ({because}): {value}, by chance {chance:.4f}", figures)
+
+
+def comparison_figures(comparison: Comparison) -> dict[str, float]:
+    """A comparison as figures by name, for the record."""
+    name, difference = comparison.name, comparison.difference
+    return {
+        f"{name}_champion": comparison.theirs,
+        f"{name}_difference": difference.value,
+        f"{name}_difference_low": difference.low,
+        f"{name}_difference_high": difference.high,
+    }

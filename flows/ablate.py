@@ -46,11 +46,14 @@ from tasks.ablation.scoring import PageScores, score_twins
 from tasks.ablation.tokens import page_shards, shared_tokenizer
 from tasks.ablation.verdict import MIN_DOCUMENTS
 from tasks.atomic import write_json
+from tasks.classifiers.proportion import Estimate
 from tasks.curation import make_version
 from tasks.model_files import models_in
 from tasks.pack import TokenShards
 from tasks.ports import ShardMap
+from tasks.recipes.pretraining import PretrainRecipe
 from tasks.refresh import Refresh
+from tasks.tokenizer import TOKENIZER_FILE
 from tasks.version_facts import corpus_sizes
 
 ABLATION_FILE = "ablation.json"
@@ -100,7 +103,7 @@ def _ablate(
         link_tracking(store, tracker.experiment_id, tracker.run_id)
         run_dir.mkdir(parents=True, exist_ok=True)
         write_json(file, {"mlflow_run_id": tracker.run_id})
-        configuration = {
+        configuration: dict[str, Any] = {
             "parameters": parameters.model_dump(mode="json"),
             "recipes": {letter: recipe.model_dump(mode="json") for letter, recipe in plan.recipes.items()},
             "training": plan.training.model_dump(mode="json"),
@@ -206,7 +209,11 @@ def _tokenized(plan: AblatePlan, curated: Curated, shard_map: ShardMap) -> dict[
 
 
 def _recipe_facts(
-    plan: AblatePlan, parameters: AblateParameters, corpus: AblatedCorpus, manifest: Mapping[str, Any], curation_s: float
+    plan: AblatePlan,
+    parameters: AblateParameters,
+    corpus: AblatedCorpus,
+    manifest: Mapping[str, Any],
+    curation_s: float,
 ) -> RecipeFacts:
     rules, train_tokens = parameters.rules(corpus.letter), TokenShards(corpus.tokens).num_tokens
     return RecipeFacts(
@@ -220,9 +227,14 @@ def _recipe_facts(
         wipe_outs=len(manifest["wipe_outs"]),
         text_bytes=manifest["text_bytes"],
         train_tokens=train_tokens,
-        passes=round(plan.training.num_steps(train_tokens) * plan.training.batch_tokens(train_tokens) / max(1, train_tokens), 3),
+        passes=round(_tokens_each(plan.training) / max(1, train_tokens), 3),
         curation_s=round(curation_s, 1),
     )
+
+
+def _tokens_each(training: PretrainRecipe) -> int:
+    """That each model is trained on: the budget in whole batches, however large a corpus is."""
+    return training.num_steps(0) * training.batch_tokens(0)
 
 
 def _say_what_is_odd(recipe: RecipeFacts) -> None:
@@ -232,18 +244,110 @@ def _say_what_is_odd(recipe: RecipeFacts) -> None:
             f" {recipe.passes:.1f} times: more than {MAX_PASSES} teach little; lower the budget, or give more pages"
         )
     if recipe.wipe_outs:
-        console.say(f"recipe {recipe.letter} removes nearly all of {recipe.wipe_outs} groups of pages; see {recipe.corpus}")
+        console.say(
+            f"recipe {recipe.letter} wipes out {recipe.wipe_outs} groups of pages all but wholly: {recipe.corpus} says"
+            " which"
+        )
 
 
 def _scores(
     plan: AblatePlan, twins: Sequence[Twin], pages: EvaluationPages, shard_map: ShardMap
 ) -> dict[str, list[Mapping[str, PageScores]]]:
     """By recipe those of each model; the group that decides comes first."""
-    tokenizer = twins[0].corpus.tokens / "tokenizer.json"
+    tokenizer = twins[0].corpus.tokens / TOKENIZER_FILE
     scored = score_twins(plan.store.work, [twin.trained for twin in twins], tokenizer, pages, shard_map, progress)
-    order = [*text_groups(plan.texts), HELD_OUT]
-    sorted_ = [{group: scores[group] for group in order if len(scores.get(group, ()) or ()) } for scores in scored]
+    groups = [group for group in (*text_groups(plan.texts), HELD_OUT) if group in scored[0]]
     return {
-        letter: [scores for twin, scores in zip(twins, sorted_, strict=True) if twin.corpus.letter == letter]
+        letter: [
+            {group: scores[group] for group in groups}
+            for twin, scores in zip(twins, scored, strict=True)
+            if twin.corpus.letter == letter
+        ]
         for letter in LETTERS
     }
+
+
+def _no_verdict(failed: Sequence[TwinFacts], num_twins: int) -> str:
+    why = "; ".join(f"{twin.name}: {twin.failure}" for twin in failed)
+    return f"no verdict, {len(failed)} of {num_twins} models could not be trained: {why}"
+
+
+def _recorded(
+    tracker: MlflowTracker,
+    run_dir: Path,
+    title: str,
+    verdict: str,
+    groups: Sequence[GroupComparison],
+    recipes: Sequence[RecipeFacts],
+    twins: Sequence[TwinFacts],
+    pages: EvaluationPages,
+) -> dict[str, Any]:
+    """The result, in both histories and in the run's folder: table, report, picture, figures."""
+    console.say(verdict)
+    report, picture = run_dir / "report.md", run_dir / "ablation.png"
+    report.write_text(report_markdown(verdict, groups, recipes, twins, pages.counts, len(pages.seen)), encoding="utf-8")
+    show_markdown("ablation", report.read_text(encoding="utf-8"), title)
+    if groups:
+        ablation_picture(groups, picture, title=title, width_px=_WIDTH_PX)
+        _show_picture(groups, run_dir, title)
+        tracker.artifact(picture)
+        show_table("ablation-figures", [_row(each) for each in groups], verdict[:1000])
+    result = {
+        "outcome": groups[0].comparison.outcome if groups else "no verdict",
+        "verdict": verdict,
+        "difference": asdict(groups[0].comparison.difference) if groups else None,
+        "groups": [{"group": each.group, **asdict(each.comparison)} for each in groups],
+        "recipes": [asdict(recipe) for recipe in recipes],
+        "twins": [asdict(twin) for twin in twins],
+        "pages": {**asdict(pages.counts), "near_duplicates_left_out": len(pages.seen)},
+        "trained_tokens": sum(twin.tokens for twin in twins),
+        "training_seconds": round(sum(twin.seconds for twin in twins), 1),
+        "report": str(report),
+        "picture": str(picture) if groups else "",
+        "mlflow_run_id": tracker.run_id,
+    }
+    write_json(run_dir / ABLATION_FILE, result)
+    tracker.artifact(report)
+    tracker.artifact(run_dir / ABLATION_FILE)
+    tracker.metrics({name: value for each in groups for name, value in _figures(each).items()})
+    for recipe in recipes:
+        facts = {"documents_kept": recipe.documents_kept, "train_tokens": recipe.train_tokens, "passes": recipe.passes}
+        tracker.metrics({f"{recipe.letter}.{name}": value for name, value in facts.items()})
+    tracker.tags({"tokenmill.ablation": str(result["outcome"])})
+    tracker.describe(report.read_text(encoding="utf-8"))
+    return result
+
+
+def _figures(row: GroupComparison) -> dict[str, float]:
+    found = row.comparison
+    of = {"a": found.a, "b": found.b, "difference": found.difference}
+    ends = {f"{name}{end}": value for name, each in of.items() for end, value in _ends(each).items()}
+    return {f"{row.group}/{name}": value for name, value in (ends | {"p": found.p_value}).items()}
+
+
+def _ends(estimate: Estimate) -> dict[str, float]:
+    return {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
+
+
+def _row(row: GroupComparison) -> dict[str, object]:
+    found = row.comparison
+    return {
+        "measured on": row.group,
+        "documents": found.num_documents,
+        "a": round(found.a.value, 4),
+        "b": round(found.b.value, 4),
+        "b minus a": round(found.difference.value, 4),
+        "from": round(found.difference.low, 4),
+        "to": round(found.difference.high, 4),
+        "p": float(f"{found.p_value:.2g}"),
+        "": found.outcome,
+    }
+
+
+def _show_picture(groups: Sequence[GroupComparison], run_dir: Path, title: str) -> None:
+    """In Markdown: below an image artifact the page spells out its address, which here is the picture itself."""
+    shown = run_dir / "ablation_small.png"
+    ablation_picture(groups, shown, title=title, width_px=_SHOWN_WIDTH_PX)
+    picture = base64.b64encode(shown.read_bytes()).decode()
+    show_markdown("ablation-picture", f"![ablation](data:image/png;base64,{picture})", f"Picture of the {title}")
+    shown.unlink()

@@ -116,7 +116,7 @@ def check_ablate(parameters: AblateParameters) -> AblatePlan:
 def _training(parameters: AblateParameters) -> PretrainRecipe:
     """The profile, but for the end of the run: that is the budget, of either recipe, whatever it keeps."""
     twins = parameters.twins
-    overrides = {}
+    overrides: dict[str, str] = {}
     for setting in twins.settings:
         key, _, value = setting.partition("=")
         if key in ("total_tokens", "epochs", "tokens_per_parameter", "held_out_fraction", "decay_from"):

@@ -7,8 +7,12 @@ import json
 import os
 from pathlib import Path
 
+from flows.ablate_command import RENAMED_IN as _ABLATE_RENAMED
+from flows.ablate_command import add_options as add_ablate_options
 from flows.classifier_command import RENAMED_IN as _CLASSIFIER_RENAMED
 from flows.classifier_command import add_options
+from flows.evaluate_command import RENAMED_IN as _EVALUATE_RENAMED
+from flows.evaluate_command import add_options as add_evaluate_options
 from flows.export_command import add_options as add_export_options
 from flows.option_types import local_path as _path
 from flows.option_types import model_reference as _model
@@ -63,7 +67,11 @@ def parser() -> argparse.ArgumentParser:
     _refresh(add("refresh", "Raw pages to a published corpus version.", flow, settings))
     _pretrain(add("pretrain", "A corpus version to a registered model version.", flow, settings))
     _plan(add("plan", "What a training run would take, before it is paid for; changes nothing.", run, settings))
-    _evaluate(add("evaluate", "A model version to its scores on held-out documents.", flow))
+    add_evaluate_options(
+        add("evaluate", "A model to its scores, each with its noise, and through a gate.", flow), _model
+    )
+    ablate = add("ablate", "Which of two recipes makes the better models of the same pages, if any does.", flow)
+    add_ablate_options(ablate, CURATIONS, PROFILES)
     _pipeline(add("pipeline", "The whole job: raw pages to a trained, evaluated model.", flow, settings))
     add_options(
         add("train-classifier", "Labelled texts to a registered classifier, and through a gate to champion.", flow)
@@ -108,6 +116,8 @@ def parser() -> argparse.ArgumentParser:
 _RENAMED = {"more_corpora": "mix", "more_sources": "source"}
 _RENAMED_IN = {
     **_CLASSIFIER_RENAMED,
+    **_EVALUATE_RENAMED,
+    **_ABLATE_RENAMED,
     ("pretrain", "Training"): {"profile": "recipe"},
     ("plan", "Training"): {"profile": "recipe"},
     ("pipeline", "Input"): {"profile": "input_profile"},
@@ -219,18 +229,6 @@ def _plan(plan: argparse.ArgumentParser) -> None:
 def _corpora(command: argparse.ArgumentParser) -> None:
     command.add_argument("--corpus", required=True, metavar="N[@V]", help="corpus name, or name@version")
     command.add_argument("--mix", type=_share, action="append", default=[], metavar=_MIX_FORM, help=_MIX)
-
-
-def _evaluate(evaluate: argparse.ArgumentParser) -> None:
-    evaluate.add_argument(
-        "--model", required=True, type=_model, metavar="M", help="name[@version|@alias] or a checkpoint folder"
-    )
-    evaluate.add_argument(
-        "--profile", default="small", metavar="P", help="held-out documents: smoke 50, small (default) 200, full all"
-    )
-    evaluate.add_argument(
-        "--champion", default="never", metavar="WHEN", help="move the alias champion: never (default) or if_better"
-    )
 
 
 def _pipeline(pipeline: argparse.ArgumentParser) -> None:

@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = "interrupted; run the same command again to go on from where it stopped"
 _RUNS = frozenset(
-    {"preview", "refresh", "pretrain", "plan", "evaluate", "pipeline", "train-classifier", "reconcile", "takedown"}
+    {
+        "preview",
+        "refresh",
+        "pretrain",
+        "plan",
+        "evaluate",
+        "pipeline",
+        "train-classifier",
+        "ablate",
+        "reconcile",
+        "takedown",
+    }
 )  # they start servers or other processes, and most Ray
 _SUPERVISED_VARIABLE = "TOKENMILL_SUPERVISED"
 _MIN_FREE_BYTES = 64 << 20  # the two histories of a new store take 10 MB; Prefect's server tries for 2 minutes

@@ -9,7 +9,6 @@ from flows.parameters import (
     CorpusShare,
     Curation,
     DiffParameters,
-    EvaluateParameters,
     Input,
     PipelineParameters,
     PretrainParameters,
@@ -122,15 +121,3 @@ def diff_command(store: Store, before: str, after: str, parameters: DiffParamete
     """`tokenmill diff ...` of the two versions that the parameters stand for."""
     samples = ("--samples", str(parameters.samples))
     return shlex.join(["tokenmill", "diff", "--store", str(store.root), *samples, before, after])
-
-
-def evaluate_command(store: Store, parameters: EvaluateParameters) -> str:
-    """`tokenmill evaluate ...` with these parameters; prompts and the approval of a champion are the form's alone."""
-    wanted = parameters.promotion.champion
-    return shlex.join(
-        [
-            *("tokenmill", "evaluate", "--store", str(store.root), "--model", parameters.model),
-            *("--profile", parameters.scoring.profile),
-            *(["--champion", wanted] if wanted == "if_better" else []),
-        ]
-    )

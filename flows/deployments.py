@@ -41,6 +41,8 @@ from prefect.states import Cancelled
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel
 
+from flows.ablate import ablate
+from flows.ablate_parameters import AblateParameters
 from flows.automations import register_automations
 from flows.classifier_parameters import TrainClassifierParameters
 from flows.diff_versions import diff_versions
@@ -198,6 +200,13 @@ OFFERS: Sequence[Offer] = (
         "train-classifier",
         "Labelled texts to a registered classifier, which a gate makes what recipes name `name@champion`.",
         {"parameters": TrainClassifierParameters()},
+        "model",
+    ),
+    Offer(
+        ablate,
+        "ablate",
+        "Two recipes on the same pages: which one's models are better, and whether that is more than noise.",
+        {"parameters": AblateParameters()},
         "model",
     ),
     Offer(pipeline, "pipeline", "The whole job, as one run.", {"parameters": PipelineParameters()}, "model"),

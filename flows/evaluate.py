@@ -1,8 +1,10 @@
-"""A model version to its scores on text that trained neither it nor its tokenizer, and to the place of champion."""
+"""A model version to its scores, each with its noise, beside other models; and to the place of champion."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,22 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed
 
-from flows.approvals import NotApproved, ask, check_approvable
-from flows.command_line import evaluate_command
 from flows.console import console
+from flows.evaluate_command import evaluate_command
+from flows.evaluate_gate import NOT_WANTED, decide
+from flows.evaluate_plan import EvaluatePlan, check_evaluate, dry_run_evaluate
+from flows.evaluate_scores import (
+    HeldOutTexts,
+    ask_tasks,
+    contamination_by_task,
+    held_out_texts,
+    is_finite,
+    model_scores,
+    score_texts_of,
+    search_corpora,
+    shard_map_of,
+)
 from flows.parameters import EvaluateParameters
-from flows.progress import progress
 from flows.stages import (
     estimated,
     flow_scope,
@@ -23,118 +36,82 @@ from flows.stages import (
     prefect_tags,
     run_as_task,
     show_markdown,
+    show_table,
 )
 from infra.mlflow_tracker import MlflowTracker, tracked_run
 from infra.registered_versions import LOGGED_MODEL_TAG
-from infra.registry import ModelVersion, champion, find_model, move_champion
-from infra.settings import current_store
-from tasks.checkpoints import read_state
-from tasks.evaluation.bits_per_byte import (
-    BitsPerByte,
-    choose_documents,
-    document_texts,
-    score_documents,
-    score_texts,
-    summed,
+from infra.registry import ModelVersion
+from tasks.decontamination.report import ContaminationReport
+from tasks.evaluation.bits_per_byte import Score, summed
+from tasks.evaluation.compare import compare_models
+from tasks.evaluation.gate import judge_model
+from tasks.evaluation.measures import AnyMeasure, ModelScores
+from tasks.evaluation.pictures import scores_picture
+from tasks.evaluation.report import (
+    ScoreRow,
+    examples_csv,
+    metric_values,
+    score_rows,
+    table_lines,
+    table_markdown,
+    table_records,
 )
 from tasks.generation import TextGenerator
-from tasks.inputs import Profile
-from tasks.markdown import markdown_quotes
-from tasks.pack import TokenShards
-from tasks.store import Store
-from tasks.tokenization import find_tokens
+from tasks.markdown import markdown_cell, markdown_quotes
+from tasks.ports import ShardMap
 
-MAX_DOCUMENTS: dict[Profile, int | None] = {"smoke": 50, "small": 200, "full": None}
-"""Held-out documents that are scored, chosen by hash of their id; a larger choice contains every smaller one."""
-
-
-@dataclass(frozen=True)
-class EvaluatePlan:
-    """What is scored on what, and the champion that it is held against, where it is."""
-
-    store: Store
-    version: ModelVersion
-    tokens: Path
-    numbers: Sequence[int]  # of the held-out documents
-    champion: ModelVersion | None
-
-    @property
-    def name(self) -> str:
-        return f"evaluate {self.version.reference}"
-
-
-def check_evaluate(parameters: EvaluateParameters) -> EvaluatePlan:
-    """What can be refused before any work, as ValueError in one line; else what is to be done."""
-    store = current_store()
-    version = find_model(store, parameters.model)
-    name, at, _ = version.reference.partition("@")
-    wanted = parameters.promotion.champion
-    if wanted != "never" and not at:
-        raise ValueError(f"{parameters.model} is in no registry and can't be champion: name a model version")
-    if wanted == "ask" and not parameters.dry_run:
-        check_approvable()
-    state = read_state(version.folder)
-    tokens = find_tokens(store, corpus_digest=state.corpus_digest, tokens_digest=state.tokens_digests[0])
-    numbers = choose_documents(TokenShards(tokens, "held_out"), MAX_DOCUMENTS[parameters.scoring.profile])
-    return EvaluatePlan(store, version, tokens, numbers, champion(store, name) if wanted != "never" else None)
-
-
-def dry_run_evaluate(plan: EvaluatePlan, parameters: EvaluateParameters) -> dict[str, Any]:
-    """What the run would do, as a plain mapping. Writes nothing."""
-    return {
-        "dry_run": True,
-        "model": plan.version.reference,
-        "held_out_documents": len(plan.numbers),
-        "token_shards": str(plan.tokens),
-        "prompts": len(parameters.scoring.prompts),
-        "promotion": parameters.promotion.champion,
-        "champion": plan.champion.reference if plan.champion else "",
-    }
+_SHOWN_PX = 600
+"""Width of the picture on the flow run's page, which holds it whole."""
 
 
 @flow(name="evaluate", flow_run_name="evaluate {parameters.model}", persist_result=False)
 @one_line_failures
 def evaluate(parameters: EvaluateParameters) -> dict[str, Any] | State[dict[str, Any]]:
-    """Bits per byte on the held-out documents of the model's own corpus, samples, and who is champion.
+    """Bits per byte on the held-out documents of the model's own corpus, tasks, samples, and who is champion.
 
-    Returns model, mlflow_run_id, scores, samples, promotion (moved, champion, why).
+    Returns model, mlflow_run_id, scores (by measure, with the ends of its interval), rows (one a measure, with chance,
+    contamination and comparisons), table (the same as lines), samples, promotion (passed, moved, champion, why,
+    figures).
     """
     plan = check_evaluate(parameters)
     if parameters.dry_run:
         return estimated(dry_run_evaluate(plan, parameters), plan.name)
-    reference = plan.version.reference
+    reference, workers = plan.version.reference, parameters.scoring.workers
     tags = {"tokenmill.flow": "evaluate", "tokenmill.model": reference, **prefect_tags(plan.store)}
     retry = evaluate_command(plan.store, parameters)
-    with flow_scope(plan.store, retry=retry), tracked_run(plan.store, plan.name, tags=tags) as tracker:
+    with (
+        flow_scope(plan.store, retry=retry),
+        tracked_run(plan.store, plan.name, tags=tags) as tracker,
+        shard_map_of(workers) as shard_map,
+    ):
         link_tracking(plan.store, tracker.experiment_id, tracker.run_id)
         configuration = parameters.model_dump(mode="json")
         tracker.parameters(configuration)
         tracker.json(configuration, "config.json")
         generator = run_as_task("load", TextGenerator.load, plan.version.folder, plan.version.tokenizer_file)
-        score = run_as_task("bits_per_byte", _score, generator, plan)
-        samples = run_as_task("samples", _samples, generator, parameters.scoring.prompts)
-        scores = {
-            "bits_per_byte": score.bits_per_byte,
-            "loss": score.loss_nats_per_token,
-            "held_out_documents": score.num_documents,
-            "held_out_bytes": score.num_bytes,
-        }
-        digest = generator.state.corpus_digest
-        corpus = plan.version.tags.get("corpus", f"digest {digest[:16]}")
-        tracker.dataset(corpus, digest, plan.tokens, context="evaluation")
-        if model_id := plan.version.tags.get(LOGGED_MODEL_TAG):
-            tracker.scores(model_id, scores, corpus, digest)
-        else:  # a checkpoint's folder
-            tracker.metrics(scores)
-        promotion = _promotion(parameters, plan, generator, score, tracker)
-        shown = markdown_quotes(samples)
-        decided = f"\n\n{promotion['why']}." if promotion["why"] else ""
-        tracker.describe(f"Evaluation of **{reference}** on held-out documents of {corpus}.{decided}\n\n{shown}")
-        show_markdown("samples", shown, f"Samples of {reference}")
+        held_out = held_out_texts(plan, generator)
+        found = _scored(plan, parameters, plan.version, generator, held_out, shard_map)
+        others = [
+            run_as_task("other_model", _scored_other, plan, parameters, other, held_out, shard_map, ask=found.is_finite)
+            for other in plan.others
+        ]
+        reports: list[ContaminationReport] = []
+        if parameters.scoring.contamination:
+            reports = run_as_task("contamination", search_corpora, plan, shard_map)
+        comparisons = {other.reference: compare_models(found.scores, other) for other in others}
+        rows = score_rows(found.scores, comparisons, contamination_by_task(reports, plan.asked))
+        samples: list[tuple[str, str]] = []
+        if found.is_finite:
+            samples = run_as_task("samples", _samples, generator, parameters.scoring.prompts)
+        scores = _record(plan, generator, found, rows, others, reports, tracker)
+        promotion = _promotion(plan, parameters, found.scores, others, rows, tracker)
+        _show(plan, rows, others, samples, promotion, tracker)
         result = {
             "model": reference,
             "mlflow_run_id": tracker.run_id,
             "scores": scores,
+            "rows": [row.as_json() for row in rows],
+            "table": table_lines(rows),
             "samples": [{"prompt": prompt, "continuation": text} for prompt, text in samples],
             "promotion": promotion,
         }
@@ -145,11 +122,48 @@ def evaluate(parameters: EvaluateParameters) -> dict[str, Any] | State[dict[str,
     return Completed(name=name, message=promotion["why"], data=result)
 
 
-def _score(generator: TextGenerator, plan: EvaluatePlan) -> BitsPerByte:
-    progress("evaluate", 0, len(plan.numbers))
-    score = score_documents(generator.model, TokenShards(plan.tokens, "held_out"), plan.numbers)
-    progress("evaluate", len(plan.numbers), len(plan.numbers))
-    return summed([score])
+@dataclass(frozen=True)
+class _Scored:
+    """A model's measures, with what they were made of."""
+
+    scores: ModelScores
+    documents: Sequence[Score]
+    is_finite: bool
+
+
+def _scored(
+    plan: EvaluatePlan,
+    parameters: EvaluateParameters,
+    version: ModelVersion,
+    generator: TextGenerator,
+    held_out: HeldOutTexts,
+    shard_map: ShardMap,
+) -> _Scored:
+    """The candidate: tasks are asked where its figures are finite at all."""
+    documents: list[Score] = run_as_task("bits_per_byte", score_texts_of, generator, held_out)
+    finite, tasks = is_finite(held_out, documents), list[AnyMeasure]()
+    if finite and plan.asked:
+        scoring = parameters.scoring
+        tasks = run_as_task("tasks", ask_tasks, plan, version, generator, scoring.limit, shard_map, scoring.workers)
+    return _Scored(model_scores(version, generator, held_out, documents, tasks), documents, finite)
+
+
+def _scored_other(
+    plan: EvaluatePlan,
+    parameters: EvaluateParameters,
+    version: ModelVersion,
+    held_out: HeldOutTexts,
+    shard_map: ShardMap,
+    *,
+    ask: bool,
+) -> ModelScores:
+    """Another model on the same documents and, if `ask`, the same examples of tasks."""
+    generator = TextGenerator.load(version.folder, version.tokenizer_file)
+    documents = score_texts_of(generator, held_out)
+    tasks: list[AnyMeasure] = []
+    if ask:
+        tasks = ask_tasks(plan, version, generator, parameters.scoring.limit, shard_map, parameters.scoring.workers)
+    return model_scores(version, generator, held_out, documents, tasks)
 
 
 def _samples(generator: TextGenerator, prompts: list[str]) -> list[tuple[str, str]]:
@@ -158,54 +172,99 @@ def _samples(generator: TextGenerator, prompts: list[str]) -> list[tuple[str, st
     ]
 
 
-def _score_champion(generator: TextGenerator, plan: EvaluatePlan, version: ModelVersion) -> BitsPerByte:
-    """The champion on the candidate's held-out texts, with the champion's own tokenizer.
+def _record(
+    plan: EvaluatePlan,
+    generator: TextGenerator,
+    found: _Scored,
+    rows: Sequence[ScoreRow],
+    others: Sequence[ModelScores],
+    reports: Sequence[ContaminationReport],
+    tracker: MlflowTracker,
+) -> dict[str, float]:
+    """Everything about the scores in MLflow; the figures by name."""
+    total = summed(found.documents)
+    counts = {
+        "loss": total.loss_nats_per_token,
+        "held_out_documents": total.num_documents,
+        "held_out_bytes": total.num_bytes,
+    }
+    digest = generator.state.corpus_digest
+    corpus = plan.version.tags.get("corpus", f"digest {digest[:16]}")
+    tracker.dataset(corpus, digest, plan.tokens, context="evaluation")
+    packs = {asked.pack.name: asked.pack for asked in plan.asked}
+    for pack in packs.values():
+        size = {"num_tasks": len(pack.tasks)}
+        tracker.dataset(
+            f"{pack.name}@{pack.version}", pack.sha256, pack.name, "evaluation", size, is_main=False, source_type="pack"
+        )
+    model_id = plan.version.tags.get(LOGGED_MODEL_TAG)
+    scores: dict[str, float] = {}
+    for name, own in _by_pack(rows, list(packs)).items():
+        values = metric_values(own) | ({} if name else counts)
+        scores |= values
+        if not model_id:  # a checkpoint's folder
+            tracker.metrics(values)
+        elif name:
+            tracker.scores(model_id, values, f"{name}@{packs[name].version}", packs[name].sha256)
+        else:
+            tracker.scores(model_id, values, corpus, digest)
+    for other in others:
+        tracker.metrics({f"{other.reference}: {name}": one.estimate().value for name, one in other.measures.items()})
+    tracker.json([row.as_json() for row in rows], "scores.json")
+    tracker.text(examples_csv([found.scores, *others]), "examples.csv")
+    for report in reports:
+        tracker.json(report.model_dump(mode="json"), f"contamination/{report.corpus}.json")
+    return scores
 
-    Where it was trained on some of them, that is to its advantage: it is only ever displaced by what is better.
-    """
-    texts = document_texts(TokenShards(plan.tokens, "held_out"), plan.numbers, generator.tokenizer)
-    holder = TextGenerator.load(version.folder, version.tokenizer_file)
-    return summed([score_texts(holder.model, holder.tokenizer, texts)])
+
+def _by_pack(rows: Sequence[ScoreRow], packs: Sequence[str]) -> Mapping[str, list[ScoreRow]]:
+    """The rows of each pack, and under "" those of held-out text."""
+    found: dict[str, list[ScoreRow]] = {name: [] for name in ("", *packs)}
+    for row in rows:
+        pack = row.name.partition("/")[0]
+        found[pack if pack in packs else ""].append(row)
+    return {name: own for name, own in found.items() if own}
 
 
 def _promotion(
-    parameters: EvaluateParameters,
     plan: EvaluatePlan,
-    generator: TextGenerator,
-    score: BitsPerByte,
+    parameters: EvaluateParameters,
+    scores: ModelScores,
+    others: Sequence[ModelScores],
+    rows: Sequence[ScoreRow],
     tracker: MlflowTracker,
 ) -> dict[str, Any]:
-    """Move the alias `champion`, or say why it stays; in MLflow's run and registry as well."""
-    reference = plan.version.reference
-    if parameters.promotion.champion == "never":
-        return {"moved": False, "champion": "", "why": ""}
+    """What becomes of the alias `champion`."""
+    wanted, reference = parameters.promotion.champion, plan.version.reference
+    if wanted == "never":
+        return NOT_WANTED
     if plan.champion is not None and plan.champion.reference == reference:
-        return {"moved": False, "champion": reference, "why": f"{reference} is the champion already"}
-    ours, why, is_better = f"{score.bits_per_byte:.4f} bits per byte", "", True
-    if plan.champion is None:
-        why = f"{reference} ({ours}) has no champion before it"
-    else:
-        theirs = run_as_task("score_champion", _score_champion, generator, plan, plan.champion)
-        tracker.metrics({"champion.bits_per_byte": theirs.bits_per_byte})
-        is_better = score.bits_per_byte < theirs.bits_per_byte
-        why = (
-            f"{reference} has {ours} on {score.num_documents} held-out documents, the champion"
-            f" {plan.champion.reference} {theirs.bits_per_byte:.4f}"
-        )
-    moved = is_better if parameters.promotion.champion == "if_better" else True
-    if parameters.promotion.champion == "ask":
-        try:
-            note = ask(f"Make {reference} the champion?", f"{why}. Lower is better.")
-            why += f"; approved{': ' + note if note else ''}"
-        except NotApproved as refusal:
-            moved, why = False, f"{why}; {refusal}"
-    name, _, number = reference.partition("@")
-    before = plan.champion.reference if plan.champion else ""
-    now = champion(plan.store, name)
-    if moved and (now.reference if now else "") != before:
-        moved, why = False, f"{why}; the champion has changed meanwhile: evaluate again"
-    if moved:
-        move_champion(plan.store, name, number, why)
-    why = f"{why}: {reference if moved else before or 'nobody'} is champion"
-    tracker.tags({"tokenmill.promotion": "moved" if moved else "kept", "tokenmill.promotion.why": why})
-    return {"moved": moved, "champion": reference if moved else before, "why": why}
+        return {**NOT_WANTED, "champion": reference, "why": f"{reference} is the champion already"}
+    holder = next((other for other in others if plan.champion and other.reference == plan.champion.reference), None)
+    verdict = run_as_task("gate", judge_model, scores, holder, plan.rules)
+    return decide(plan, wanted, scores, verdict, table_markdown(rows), tracker)
+
+
+def _show(
+    plan: EvaluatePlan,
+    rows: Sequence[ScoreRow],
+    others: Sequence[ModelScores],
+    samples: Sequence[tuple[str, str]],
+    promotion: Mapping[str, Any],
+    tracker: MlflowTracker,
+) -> None:
+    """Table, picture and samples on both pages."""
+    reference = plan.version.reference
+    shown, decided = markdown_quotes(samples), f"\n\n{markdown_cell(promotion['why'])}." if promotion["why"] else ""
+    tracker.describe(f"Evaluation of **{markdown_cell(reference)}**.{decided}\n\n{table_markdown(rows)}\n\n{shown}")
+    show_table("scores", table_records(rows), f"Scores of {markdown_cell(reference)}")
+    show_markdown("samples", shown, f"Samples of {markdown_cell(reference)}")
+    with tempfile.TemporaryDirectory() as folder:
+        large, small = Path(folder, "scores.png"), Path(folder, "small.png")
+        other = others[0] if others else None
+        scores_picture(rows, large, title=reference, other=other)
+        scores_picture(rows, small, title=reference, other=other, width_px=_SHOWN_PX)
+        tracker.artifact(large)
+        picture = base64.b64encode(small.read_bytes()).decode()
+    # in Markdown: below an image artifact the page spells out its address, which here is the picture itself
+    show_markdown("scores-picture", f"![scores](data:image/png;base64,{picture})", "Scores with 95 % intervals")

@@ -185,6 +185,29 @@ class Scoring(Form):
         title="Prompts",
         description="Continued by the model, as samples.",
     )
+    tasks: list[Text] = Field(
+        default_factory=lambda: ["basics"],
+        title="Tasks",
+        description="Packs of evaluation tasks: basics, academic (its data lies in a folder of yours), or the path of"
+        " one of your own; PACK:task,task asks some of its tasks. Empty: held-out text alone.",
+    )
+    data: str = Field(
+        "", title="Folder of academic's data", pattern=r"^$|^/", description="An absolute path; empty: none."
+    )
+    limit: int = Field(
+        0,
+        ge=0,
+        title="Examples at most",
+        description="Of each task, chosen by hash: a larger limit keeps the examples of a smaller one. 0: all.",
+    )
+    contamination: bool = Field(
+        False,
+        title="Look for contamination",
+        description="Search the corpora that the model was trained on for 13 words in a row of each example.",
+    )
+    workers: int = Field(
+        1, ge=1, le=1024, title="Workers", description="Processes that ask tasks and search; 1: the flow's own."
+    )
 
 
 class Promotion(Form):
@@ -193,8 +216,20 @@ class Promotion(Form):
     champion: Literal["never", "if_better", "ask"] = Field(
         "never",
         title="Move champion",
-        description="if_better: when its bits per byte are lower than the champion's on the same held-out documents;"
-        " ask: then pause for an approval.",
+        description="if_better: when it beats the champion beyond noise on the same examples, and is surely worse on no"
+        " guarded measure; ask: show the comparison and pause for an approval.",
+    )
+    metric: Text = Field(
+        "bits_per_byte",
+        title="Better on",
+        description="The measure on which it has to be better: bits_per_byte (of held-out text), PACK (its centred"
+        " score), PACK/TASK (its main metric) or PACK/TASK/METRIC.",
+    )
+    guarded: list[Text] = Field(
+        default_factory=list,
+        title="Guarded measures",
+        description="On which it must not be surely worse: MEASURE, or MEASURE=0.01 to allow so much; also slices, such"
+        " as held_out/language/de.",
     )
 
 
@@ -278,6 +313,9 @@ class EvaluateParameters(Form):
         title="Model",
         min_length=1,
         description="name (its champion), name@version, name@alias, models:/..., or a checkpoint folder.",
+    )
+    compare_with: str = Field(
+        "", title="Compare with", description="Another model, asked the same; named like the model. Empty: none."
     )
     scoring: Scoring = Field(default_factory=Scoring, title="Scoring")
     promotion: Promotion = Field(default_factory=Promotion, title="Promotion")

@@ -13,6 +13,7 @@ from prefect.states import Cancelled, Completed
 from flows.approvals import NOT_APPROVED, check_approvable
 from flows.command_line import pipeline_command
 from flows.evaluate import evaluate
+from flows.evaluate_plan import check_tasks
 from flows.parameters import EvaluateParameters, PipelineParameters, PretrainParameters, RefreshParameters
 from flows.pinned_models import pinned_parameters
 from flows.pretrain import pretrain
@@ -40,6 +41,7 @@ def _refresh_parameters(parameters: PipelineParameters) -> RefreshParameters:
 def check_pipeline(parameters: PipelineParameters) -> tuple[CurationRecipe, PretrainRecipe]:
     """What can be refused before any work, as ValueError in one line; the two resolved recipes."""
     curation = check_refresh(_refresh_parameters(parameters))
+    check_tasks(parameters.scoring, parameters.promotion)
     if parameters.consent.approval or parameters.promotion.champion == "ask":
         check_approvable()
     return curation, resolve_pretrain_recipe(parameters.training.profile, parameters.training.overrides)

@@ -32,6 +32,7 @@ _UNITS = {  # of stages that don't count shards
     "train": "steps",
     "evaluate": "documents",
     "trials": "trials",
+    "tasks": "tasks",
 }
 Clock = Callable[[], float]
 

@@ -43,6 +43,7 @@ from infra.tracking_spool import deliver_spools
 from tasks.store import LIFE_LOCK, InUseError, Store
 
 FLOW_NAMES = (
+    "ablate",
     "diff_versions",
     "evaluate",
     "pipeline",

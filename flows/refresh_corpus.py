@@ -49,6 +49,7 @@ from tasks.model_files import models_in
 from tasks.ports import ShardMap
 from tasks.recipes.curation import CurationRecipe
 from tasks.refresh import Refresh
+from tasks.refresh_stages import DECONTAMINATE
 from tasks.store import Store, checked_name
 from tasks.used_models import used_models
 from tasks.version_facts import corpus_sizes
@@ -187,6 +188,9 @@ def _screen(refresh: Refresh, shard_map: ShardMap) -> Screened:
     good = run_as_task("quality", apply_rules, refresh, "quality", identified, shard_map, progress)
     clean = run_as_task("toxicity", apply_rules, refresh, "toxicity", good, shard_map, progress)
     outputs = {"extract": extracted, "language": identified, "quality": good, "toxicity": clean}
+    if refresh.recipe.decontamination.is_on:
+        clean = run_as_task(DECONTAMINATE, apply_rules, refresh, DECONTAMINATE, clean, shard_map, progress)
+        outputs[DECONTAMINATE] = clean
     if refresh.recipe.share_rule is not None:
         outputs[SHARE_STAGE] = run_as_task(SHARE_STAGE, keep_best, refresh, clean, shard_map, progress)
     return Screened(counted.report.records_in, outputs)

@@ -159,21 +159,18 @@ def _plan(options: argparse.Namespace, _: Store) -> int:
 
 
 def _evaluate(options: argparse.Namespace, _: Store) -> int:
-    from flows.evaluate import check_evaluate, dry_run_evaluate, evaluate
-    from flows.parameters import EvaluateParameters, Promotion, Scoring
+    from flows.evaluate import evaluate
+    from flows.evaluate_command import parameters_of
+    from flows.evaluate_plan import check_evaluate, dry_run_evaluate
 
-    parameters = EvaluateParameters(
-        model=options.model,
-        scoring=Scoring(profile=options.profile),
-        promotion=Promotion(champion=options.champion),
-        dry_run=options.dry_run,
-    )
+    parameters = parameters_of(options)
     plan = check_evaluate(parameters)
     if options.dry_run:
         return _estimated(options, dry_run_evaluate(plan, parameters))
     result = evaluate(parameters)
-    for name, value in result["scores"].items():
-        print(f"{name:<20}{value:>14,.4f}" if isinstance(value, float) else f"{name:<20}{value:>14,}")
+    print("\n".join(result["table"]))
+    if result["promotion"]["why"]:
+        print(result["promotion"]["why"])
     return print_json(options, result)
 
 
@@ -248,6 +245,20 @@ def _train_classifier(options: argparse.Namespace, _: Store) -> int:
     return print_json(options, result)
 
 
+def _ablate(options: argparse.Namespace, _: Store) -> int:
+    from flows.ablate import ablate
+    from flows.ablate_command import parameters_of
+    from flows.ablate_plan import check_ablate, dry_run_ablate
+
+    parameters = parameters_of(options)
+    plan = check_ablate(parameters)  # before Prefect starts
+    if options.dry_run:
+        return _estimated(options, dry_run_ablate(plan, parameters))
+    result = ablate(parameters)
+    print(f"{result['verdict']}\n\nreport   {result['report']}\npicture  {result['picture']}")
+    return print_json(options, result)
+
+
 def _reconcile(options: argparse.Namespace, _: Store) -> int:
     from flows.parameters import ReconcileParameters
     from flows.reconcile import reconcile
@@ -288,6 +299,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {
     "evaluate": _evaluate,
     "pipeline": _pipeline,
     "train-classifier": _train_classifier,
+    "ablate": _ablate,
     "reconcile": _reconcile,
     "takedown": _takedown,
 }

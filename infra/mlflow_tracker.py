@@ -103,10 +103,13 @@ class MlflowTracker:
                 self._note_step(key, step)
 
     def scores(self, model_id: str, values: Mapping[str, float], corpus: str, digest: str) -> None:
-        """Metrics of a registered model on a corpus: of this run, whose input the model becomes, and of the model."""
-        plain = {key: float(value) for key, value in values.items()}
-        entry = {"kind": "scores", "model": model_id, "at": _now_ms(), "values": plain}
-        self._spool.append({**entry, "corpus": corpus, "digest": digest[:36]})
+        """Metrics of a registered model on a corpus or task pack: of this run, whose input the model becomes, and of
+        the model. Of a name, what MLflow has no character for becomes `_`."""
+        plain = [(_METRIC_OTHERS.sub("_", key), float(value)) for key, value in values.items()]
+        for start in range(0, len(plain), METRICS_PER_CALL):
+            part = dict(plain[start : start + METRICS_PER_CALL])
+            entry = {"kind": "scores", "model": model_id, "at": _now_ms(), "values": part}
+            self._spool.append({**entry, "corpus": corpus, "digest": digest[:36]})
 
     def last_step(self, metric: str) -> int:
         """The last step that this run has of `metric`, here or at the server; -1 where it has none."""

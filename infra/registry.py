@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import tempfile
 import time
@@ -14,7 +13,6 @@ import mlflow.pyfunc
 from mlflow.entities import Metric
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
-from mlflow.types import DataType, ParamSchema, ParamSpec
 
 from infra.mlflow_tracker import MlflowTracker
 from infra.model_card import model_card, tokens_trained_on
@@ -27,9 +25,9 @@ from infra.registered_versions import (
     registered_versions,
 )
 from infra.registration import Registration
+from infra.served_options import served_options
 from infra.tracking_client import client
 from tasks.checkpoints import CheckpointState, copy_for_use, read_state
-from tasks.generation import TextGenerator
 from tasks.store import Store, checked_name
 from tasks.tokenizer import TOKENIZER_FILE, tokenizer_hash
 
@@ -77,6 +75,13 @@ def move_champion(store: Store, name: str, version: str, why: str) -> None:
     registry = client(store)
     find_version(store, registry, f"{name}@{version}", "model")
     make_champion(registry, name, version, why)
+
+
+def tag_model(store: Store, reference: str, tags: Mapping[str, str]) -> None:
+    """Note facts on the version `name@version`, which is there."""
+    name, _, version = reference.partition("@")
+    for key, value in tags.items():
+        client(store).set_model_version_tag(name, version, key, value)
 
 
 def register_model(
@@ -162,7 +167,7 @@ class _Files:
                 mlflow_model=model,
             )
         assert model.signature is not None  # of the type hints of `predict`, which say nothing of its options
-        model.signature.params = _options(int(self.state.decoder["max_seq_len"]))
+        model.signature.params = served_options(int(self.state.decoder["max_seq_len"]))
         model.save(str(folder / MLMODEL_FILE_NAME))
 
     def scores(self, model_id: str) -> list[Metric]:
@@ -191,15 +196,6 @@ def _parameters(state: CheckpointState) -> dict[str, str]:
     """What a reader compares models by."""
     recipe = {"recipe": state.recipe.name, "network": state.recipe.model, "step": state.step}
     return {key: str(value) for key, value in (recipe | dict(state.decoder)).items()}
-
-
-def _options(max_seq_len: int) -> ParamSchema:
-    """The options of `TextGenerator.stream`: MLflow drops, with a warning, what the signature does not name."""
-    parameters = inspect.signature(TextGenerator.stream).parameters.values()
-    defaults = {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
-    defaults["max_new_tokens"] = min(defaults["max_new_tokens"], max_seq_len // 2)  # leaves room for a prompt
-    kinds = {name: DataType.double if isinstance(value, float) else DataType.long for name, value in defaults.items()}
-    return ParamSchema([ParamSpec(name, kinds[name], value) for name, value in defaults.items()])
 
 
 def _tokenizer_of(store: Store, folder: str) -> Path:

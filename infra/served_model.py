@@ -8,20 +8,20 @@ from typing import Any
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
+from infra.served_options import generation_options
 from tasks.generation import TextGenerator
 from tasks.tokenizer import TOKENIZER_FILE
 
 
 class Continuation(PythonModel):
-    """Continues each prompt of a list of strings."""
+    """Continues each prompt of a list of strings, several at a time, with the options of `infra.served_options`."""
 
     def load_context(self, context: Any) -> None:
         files = Path(context.artifacts["files"])
         self._generator = TextGenerator.load(files, files / TOKENIZER_FILE)
 
     def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[str]:
-        options = dict(params or {})
-        return [self._generator.continuation(prompt, **options) for prompt in model_input]
+        return self._generator.continuations(model_input, **generation_options(params or {}))
 
 
 set_model(Continuation())

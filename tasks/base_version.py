@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.decontamination.step import Decontamination
 from tasks.inputs import InputFile, file_identity, last_inputs
 from tasks.recipes.curation import CurationRecipe
 
@@ -15,6 +16,7 @@ _SETTINGS: Mapping[str, str] = {
     "language": "the languages",
     "quality_rules": "the quality rules",
     "toxicity_rules": "the toxicity rules",
+    "decontamination": "the decontamination",
     "deduplication": "the settings of deduplication",
     "num_buckets": "the number of buckets",
 }
@@ -48,7 +50,8 @@ def why_again(
     present = {file_identity(entry) for entry in inputs}
     if changed := [entry.path for entry in last_inputs(last) if file_identity(entry) not in present]:
         return f"{changed[0]}{f' and {len(changed) - 1} more' if len(changed) > 1 else ''} changed"
-    then, now = (_by_hash(settings) for settings in (last["recipe"], recipe.model_dump(mode="json")))
+    earlier = {"decontamination": Decontamination().model_dump(mode="json")}  # of programs that had none
+    then, now = (_by_hash(settings) for settings in (earlier | last["recipe"], recipe.model_dump(mode="json")))
     if settings := [words for name, words in _SETTINGS.items() if then.get(name) != now[name]]:
         return f"{' and '.join(settings)} changed"
     before = last["decided_by"]

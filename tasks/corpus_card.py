@@ -29,8 +29,8 @@ from tasks.tombstones import Tombstones
 SAMPLES_PER_RULE = 3
 NUM_CLUSTERS, MEMBERS_PER_CLUSTER = 10, 2
 _EXCERPT_CHARS = 200
-_TEXTS_BEFORE = {"language": "extract", "quality": "language", "toxicity": "quality", "share": "toxicity"}
-"""The stage whose output holds the texts that a stage took in; those before the extraction have none."""
+_TEXT_STAGES = ("extract", "language", "quality", "toxicity", "decontaminate", "share")
+"""Stages whose output holds texts, in order; what comes before them has none."""
 _NUM_DOMAINS = 10
 _MAX_SHARDS_SEARCHED = 10_000  # for texts of removed records: about a minute, and a million records
 _LEDGER_COLUMNS = ["record_id", "url", "stage", "outcome", "reason", "value", "threshold", "detail", "survivor_id"]
@@ -89,10 +89,13 @@ def _removed_rows(directory: Path, wanted: Mapping[tuple[str, str], int]) -> Ite
 def _screened_texts(work: Path, manifest: Mapping[str, Any], stage: str) -> Iterator[Path]:
     """The files of texts that `stage` took in, in every run that the version's records came through; the latest first.
 
+    They are the output of the stage before it, in a recipe that may do without some.
+
     `work` is the store's folder of stage outputs; what was cleared away there is left out.
     """
     for run in reversed(manifest["screening_runs"]):
-        folder = work / stage / run[stage]
+        *_, before = (name for name in _TEXT_STAGES[: _TEXT_STAGES.index(stage)] if name in run)
+        folder = work / before / run[before]
         output = read_manifest(folder)
         for shard in output["shards"] if output is not None else ():
             if (file := folder.parent / shard / DOCUMENTS_FILE).is_file():
@@ -116,9 +119,9 @@ def removed_samples(
     tombstones = Tombstones(rules=manifest["tombstones"])
     shown = [sample for sample in samples if not tombstones.scope_of(sample.record_id, sample.url)]
     found: dict[str, str] = {}
-    for stage, before in _TEXTS_BEFORE.items():
+    for stage in _TEXT_STAGES[1:]:
         if ids := {sample.record_id for sample in shown if sample.stage == stage}:
-            found |= _texts(itertools.islice(_screened_texts(work, manifest, before), _MAX_SHARDS_SEARCHED), ids)
+            found |= _texts(itertools.islice(_screened_texts(work, manifest, stage), _MAX_SHARDS_SEARCHED), ids)
     found |= _texts(_parts(directory, "originals"), {s.record_id for s in shown if s.stage in DEDUP_STAGES})
     survivors = _texts(_parts(directory, "documents"), {s.survivor_id for s in samples if s.survivor_id})
     return tuple(
@@ -317,6 +320,14 @@ def _wipe_outs_markdown(wipe_outs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def _decontamination_fact(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The evaluation examples that no document holds, where the recipe names any."""
+    looked_for = manifest.get("decontaminated", {})
+    removed = sum(manifest["removed"].get("decontaminate", {}).values())
+    names = ", ".join(f"{name} (SHA-256 {sha256[:12]})" for name, sha256 in looked_for.items())
+    return {"decontaminated": f"{names}: {removed:,} documents dropped, edits in the others"} if looked_for else {}
+
+
 def _share_fact(manifest: Mapping[str, Any]) -> dict[str, str]:
     """The score that parts the best share from the rest, where the recipe keeps one."""
     if (known := manifest.get("quality_share")) is None:
@@ -348,6 +359,7 @@ def corpus_card(directory: Path, manifest: Mapping[str, Any]) -> str:
                     "built": manifest["mode"],
                     "recipe": manifest["recipe"]["name"],
                     "models": ", ".join(manifest.get("models", ())) or "not recorded",
+                    **_decontamination_fact(manifest),
                     **_share_fact(manifest),
                     "files read": len(manifest["inputs"]),
                     "licences": "unknown: nothing of the pages' licences is looked at",

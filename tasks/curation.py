@@ -1,6 +1,7 @@
 """The stages of a refresh, in order, as plain functions over files: the data story without any server.
 
     inventory -> read -> extract -> language -> quality -> toxicity      shards of the input, one after the other
+      [-> decontaminate]                                               without what models are evaluated on
       [-> share]                                                       the best of all that is left, by one cut
       -> guard                                                         what no stage may remove nearly all of
       -> gather -> deduplicate -> settle [-> paragraphs] -> publish      buckets of ids, together with the base's
@@ -8,7 +9,7 @@
 Each stage's fingerprint holds that of the stage before it, so a changed threshold recomputes its own stage and what
 follows, and nothing else. All fingerprints are known before anything runs.
 
-Up to the toxicity each shard is named by what went into it alone: where files have come, only their shards are
+Up to the decontamination each shard is named by what went into it alone: where files have come, only their shards are
 computed. From there on work is by bucket, and what the version that is built onto knows already comes from its files.
 """
 
@@ -34,6 +35,7 @@ from tasks.publish import publish_version
 from tasks.quarantine import QuarantineFiles, shard_files
 from tasks.read.shard import inventory_shard, ranges_of, read_shard
 from tasks.refresh import Refresh
+from tasks.refresh_stages import DECONTAMINATE
 from tasks.screen import language_shard, rules_shard
 from tasks.seal import SealBucket, seal_bucket
 from tasks.settle import LedgerError, settle
@@ -49,7 +51,7 @@ class Screened:
     num_records: int
     """By the independent count."""
     outputs: Mapping[str, StageOutput]
-    """Of extract, language, quality, toxicity and, where the recipe keeps a share, share; in this order."""
+    """Of extract, language, quality, toxicity, and of decontaminate and share where the recipe has them; in order."""
 
     @property
     def guarded(self) -> Mapping[str, StageOutput]:
@@ -143,8 +145,13 @@ def identify_language(
 def apply_rules(
     refresh: Refresh, stage: str, documents: StageOutput, shard_map: ShardMap, progress: Progress = no_progress
 ) -> StageOutput:
-    """The rules of `stage`: "quality" or "toxicity"."""
-    rules = {"quality": refresh.recipe.document_rules, "toxicity": refresh.recipe.toxicity_rules}[stage]
+    """The rules of `stage`: "quality", "toxicity" or "decontaminate"."""
+    recipe = refresh.recipe
+    rules = {
+        "quality": recipe.document_rules,
+        "toxicity": recipe.toxicity_rules,
+        DECONTAMINATE: (recipe.decontamination,),
+    }[stage]
     return run_stage(
         refresh.stages[stage],
         refresh.store.work,
@@ -167,6 +174,8 @@ def screen(refresh: Refresh, shard_map: ShardMap, progress: Progress = no_progre
     good = apply_rules(refresh, "quality", identified, shard_map, progress)
     clean = apply_rules(refresh, "toxicity", good, shard_map, progress)
     outputs = {"extract": extracted, "language": identified, "quality": good, "toxicity": clean}
+    if refresh.recipe.decontamination.is_on:
+        outputs[DECONTAMINATE] = clean = apply_rules(refresh, DECONTAMINATE, clean, shard_map, progress)
     if refresh.recipe.share_rule is not None:
         outputs[SHARE_STAGE] = keep_best(refresh, clean, shard_map, progress)
     return Screened(counted.report.records_in, outputs)

@@ -21,6 +21,7 @@ SECONDS_PER_RECORD: Mapping[str, float] = {
     "language": 0.002,
     "quality": 0.016,
     "toxicity": 0.0017,
+    "decontaminate": 0.001,
     "share_scores": 0.001,
     "share": 0.0003,
     "gather_runs": 0.0005,

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 TAKEDOWN = "takedown"
 DEDUP_STAGES = ("url_dedup", "exact_dedup", "near_dedup", "paragraph_dedup")
 """Stages that remove a document because of another one that stays: its survivor."""
-STAGES = ("url_filter", "read", "extract", "language", "quality", "toxicity", "share", TAKEDOWN, *DEDUP_STAGES)
+STAGES = (
+    *("url_filter", "read", "extract", "language", "quality", "toxicity", "decontaminate", "share"),
+    TAKEDOWN,
+    *DEDUP_STAGES,
+)
 """Stages of the ledger that remove records, in the order of the work."""
 
 

@@ -124,7 +124,7 @@ def gather(
 ) -> StageOutput:
     """One shard a bucket: what this run has read and screened; empty buckets where it has read nothing.
 
-    `screened` holds the outputs of extract, language, quality and toxicity by name, in order. Memory of a bucket: some
+    `screened` holds the outputs of the screening stages from extract on by name, in order. Memory of a bucket: some
     4,096 documents, whatever its size.
     """
     run = functools.partial(run_stage, work=refresh.store.work, shard_map=shard_map, progress=progress)

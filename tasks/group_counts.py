@@ -50,7 +50,7 @@ _CHUNK_RECORDS, _CHUNK_SHARDS = 1 << 17, 1024
 _LEDGER_COLUMNS = ["record_id", "source", "url", "stage", "reason", "value", "threshold", "detail"]
 
 ScreenedShards = Mapping[str, Path]
-"""The folders of one shard in the outputs of extract, language, quality and toxicity."""
+"""The folders of one shard in the outputs of the stages that the guard judges, from extract on, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,8 @@ def exits(shard: ScreenedShards) -> Iterator[Exit]:
         for row in _rows(folder / LEDGER_FILE, _LEDGER_COLUMNS):
             language = row["detail"] if row["reason"] == "language_score" else languages.get(row["record_id"])
             yield Exit(row, _groups(row["source"], row["url"], language))
-    for row in _rows(shard["toxicity"] / DOCUMENTS_FILE, ["document_id", "source", "url", "language"]):
+    *_, last = shard.values()
+    for row in _rows(last / DOCUMENTS_FILE, ["document_id", "source", "url", "language"]):
         yield Exit(
             {"record_id": row["document_id"], "url": row["url"], "stage": KEPT, "reason": ""},
             _groups(row["source"], row["url"], row["language"]),
@@ -171,6 +172,7 @@ def count_groups(
     No other stage comes after this one, so neither the guard nor its limits make anything else anew.
     """
     recipe, shards = refresh.recipe, screened_shards(outputs)
+    *_, last = outputs
     size = max(1, min(_CHUNK_SHARDS, _CHUNK_RECORDS // recipe.shard_records))
     fraction = recipe.guard.min_domain_fraction
     counted = run_stage(
@@ -179,7 +181,7 @@ def count_groups(
             {"min_domain_fraction": fraction},
             ("pyarrow", "tldextract"),
             ("tasks.group_counts",),
-            after=refresh.stages["toxicity"].fingerprint,
+            after=refresh.stages[last].fingerprint,
         ),
         refresh.store.work,
         shard_map,

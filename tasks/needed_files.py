@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.classifiers.bundle import load_bundle
+from tasks.decontamination.sought import texts_sha256
+from tasks.evaluation.pack_rows import checked_bytes
 from tasks.extract import Extraction
 from tasks.manifest import MANIFEST, file_sha256
 from tasks.model_cache import has_model
@@ -92,6 +94,7 @@ def _of_recipe(recipe: CurationRecipe, store: Store) -> Iterator[tuple[str, Need
     parts: list[tuple[str, Rule | Extraction]] = [("extraction", recipe.extraction)]
     parts += [(str(getattr(rule, "kind", "")), rule) for rule in rules]
     tokenizing = []
+    yield from _decontamination(recipe)
     for kind, part in parts:
         user = f"{recipe.name}: {kind}"
         if reference := str(getattr(part, "model", "")):
@@ -110,6 +113,27 @@ def _of_recipe(recipe: CurationRecipe, store: Store) -> Iterator[tuple[str, Need
         from tasks.recipes.languages import LANGUAGES_FILE
 
         yield recipe.name, _brought_along(LANGUAGES_FILE)
+
+
+def _decontamination(recipe: CurationRecipe) -> Iterator[tuple[str, NeededFile]]:
+    """The task packs and files of texts that no document is to hold, each pack as one. The files are verified."""
+    user, rule = f"{recipe.name}: decontaminate", recipe.decontamination
+    for name in rule.packs:
+        facts = FileFacts("list", "as the pack says", name)
+        try:
+            pack = rule.task_pack(name)
+            files = [checked_bytes(file, sha256) for task in pack.tasks for file, sha256 in task.files]
+        except ValueError as error:
+            yield user, replace(_file(f"task pack {name}", facts, "", None), problem=str(error))
+            continue
+        facts = replace(facts, licence=pack.licence or "the pack states none")
+        yield user, _file(f"task pack {pack.name}@{pack.version}", facts, pack.sha256, sum(map(len, files)))
+    for text in map(Path, rule.texts):
+        facts = FileFacts("list", "not known here: it is the user's own", str(text))
+        try:
+            yield user, _file(text.name, facts, texts_sha256(text), text.stat().st_size)
+        except ValueError as error:
+            yield user, replace(_file(text.name, facts, "", None), problem=str(error))
 
 
 def _named(reference: str, store: Store) -> NeededFile:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from tasks.quality_share import Cut
 from tasks.read.shard import ranges_of
 from tasks.read.source import list_source
 from tasks.recipes.curation import CurationRecipe
-from tasks.refresh_stages import SCREENING, SHARING, deciding_fingerprints, refresh_stages
+from tasks.refresh_stages import DECONTAMINATE, SCREENING, SHARING, deciding_fingerprints, refresh_stages
 from tasks.sources import Collected, collect_sources
 from tasks.stages import Progress, Stage, no_progress
 from tasks.store import Store
@@ -71,6 +71,8 @@ class Refresh:
     """Documents of the base that are taken down now: id to scope."""
     models: tuple[str, ...] = ()
     """Those that decide, or have decided (`tasks.used_models`)."""
+    decontaminated: Mapping[str, str] = field(default_factory=dict)
+    """What its documents are, or were, freed of: SHA-256 of task packs and files of texts, by name."""
     base_dir: Path | None = None
     """The base's folder here; a plan that must not write leaves it out."""
     carried_dir: Path | None = None
@@ -125,6 +127,7 @@ class Refresh:
             tombstones=_tombstones(last),
             newly_taken_down={},
             models=used_models(recipe),
+            decontaminated=recipe.decontamination.looked_for(),
         )
         if refresh.base is None and not refresh.is_published:
             refresh._check_readable()
@@ -164,6 +167,7 @@ class Refresh:
             tombstones=_tombstones(last).merged(tombstones),
             newly_taken_down=newly,
             models=tuple(last.get("models", ())),
+            decontaminated=last.get("decontaminated", {}),
         )
         return refresh._with_last_version_here()
 
@@ -214,7 +218,7 @@ class Refresh:
     @property
     def screening(self) -> tuple[str, ...]:
         """The stages that look at one shard at a time, in order."""
-        return tuple(name for name in (*SCREENING, *SHARING) if name in self.stages)
+        return tuple(name for name in (*SCREENING, DECONTAMINATE, *SHARING) if name in self.stages)
 
     @property
     def inherited_cut(self) -> Cut | None:
@@ -266,6 +270,7 @@ class Refresh:
             "ignored_files": dict(self.ignored_files),
             "recipe": self.recipe.model_dump(mode="json"),
             "models": list(self.models),
+            "decontaminated": dict(self.decontaminated),
             "tombstones": self.tombstones.model_dump(mode="json")["rules"],
         }
 

@@ -18,6 +18,9 @@ from tasks.stages import Stage
 SCREENING = ("inventory", "read", "extract", "language", "quality", "toxicity")
 """Stages that look at one shard of the input at a time, and keep it for every run that needs the same."""
 
+DECONTAMINATE = "decontaminate"
+"""The same, after these, where the recipe names evaluation examples that no document is to hold."""
+
 SHARING = ("share_scores", "share")
 """The same where the recipe keeps a share of the corpus: they come after the others (tasks.keep_best)."""
 
@@ -68,6 +71,17 @@ def _extracting(recipe: CurationRecipe) -> _Part:
     return _Part(identity, tuple(sorted(libraries)), ("tasks.extract_records", "tasks.extract"))
 
 
+def _decontaminating(recipe: CurationRecipe) -> dict[str, _Part]:
+    """The stage `DECONTAMINATE`, where the recipe has it; packs and files are their hashes, wherever they lie."""
+    rule = recipe.decontamination
+    if not rule.is_on:
+        return {}
+    settings = rule.model_dump(mode="json", exclude={"packs", "texts"})
+    identity = {"settings": settings, "looked_for": rule.looked_for()}
+    libraries = tuple(sorted({*rule.libraries, "pyarrow"}))
+    return {DECONTAMINATE: _Part(identity, libraries, ("tasks.screen", type(rule).__module__))}
+
+
 def _sharing(recipe: CurationRecipe) -> dict[str, _Part]:
     """The stages of `SHARING`, where the recipe keeps a share; the cut is the second one's input."""
     rule = recipe.share_rule
@@ -90,6 +104,7 @@ def _parts(recipe: CurationRecipe) -> dict[str, _Part]:
         "language": _ruled((recipe.language,), ("tasks.screen",)),
         "quality": _ruled(recipe.document_rules, ("tasks.screen",)),
         "toxicity": _ruled(recipe.toxicity_rules, ("tasks.screen",)),
+        **_decontaminating(recipe),
         **_sharing(recipe),
         "gather_runs": _Part({}, ("pyarrow",), ("tasks.gather",)),
         "gather": _Part({"buckets": recipe.num_buckets}, ("pyarrow",), ("tasks.gather",)),
@@ -128,7 +143,7 @@ def deciding_fingerprints(recipe: CurationRecipe) -> dict[str, str]:
 
     Counting (inventory) and linking (publish) decide nothing; of deduplication it is the method, not its bookkeeping.
     """
-    names = {*SCREENING[1:], *SHARING, "settle", "paragraphs"}
+    names = {*SCREENING[1:], DECONTAMINATE, *SHARING, "settle", "paragraphs"}
     deciding = {name: part for name, part in _parts(recipe).items() if name in names}
     own = {name: part.stage(name, "").own_fingerprint for name, part in deciding.items()}
     deduplication = {

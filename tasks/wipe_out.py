@@ -51,8 +51,9 @@ JUDGED_BY: Mapping[str, tuple[Kind, ...]] = {
     "language": ("source", "domain", "language"),
     "quality": ("source", "domain", "language"),
     "toxicity": ("source", "domain", "language"),
+    "decontaminate": ("source", "domain", "language"),
 }
-_ORDER = ("url_filter", "read", "extract", "language", "quality", "toxicity", KEPT)  # a URL is judged before its page
+_ORDER = (*JUDGED_BY, KEPT)  # a URL is judged before its page
 _ROUGH = "language_rough"  # decided on before extraction, which such a page never enters
 _OTHER_LANGUAGE = frozenset({"language_other", _ROUGH})
 _NOT_JUDGED: Mapping[str, frozenset[str]] = {"extract": frozenset({_ROUGH}), "language": _OTHER_LANGUAGE}

@@ -17,7 +17,7 @@ from tasks.screen import DOCUMENTS_FILE
 from tasks.stages import StageOutput
 from tasks.wipe_out import WipeOut
 
-_TEXT_BEFORE = {"language": "extract", "quality": "language", "toxicity": "quality"}
+_TEXT_BEFORE = {"language": "extract", "quality": "language", "toxicity": "quality", "decontaminate": "toxicity"}
 """The stage whose output holds the text that a stage took in; before the extraction there is none."""
 _MAX_GROUPS_SHOWN = 20  # with samples; the table has all
 _MAX_SHARDS_SEARCHED = 10_000  # about a minute, and a million records

@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.ablation.pages import HELD_OUT, PageCounts
 from tasks.ablation.scoring import PageScores
-from tasks.ablation.verdict import Comparison, compare
+from tasks.ablation.verdict import MIN_DOCUMENTS, Comparison, compare
 from tasks.classifiers.proportion import Estimate
 from tasks.markdown import SafeMarkdown, markdown_cell, markdown_table
 
@@ -66,11 +66,16 @@ class GroupComparison:
 
 
 def compare_groups(scores: Mapping[str, Sequence[Mapping[str, PageScores]]]) -> list[GroupComparison]:
-    """By group, in the order in which the models were scored; `scores` are those of each model by recipe's letter."""
-    found = []
+    """By group; `scores` are those of each model by recipe's letter, the group that decides first.
+
+    Of the others those are left out that are too few to be compared. Raises ValueError where the first one is.
+    """
+    found: list[GroupComparison] = []
     for group in scores["a"][0]:
         a, b = ([each[group] for each in scores[letter]] for letter in ("a", "b"))
         pages, sizes = a[0].pages, a[0].num_bytes
+        if found and len(pages) < MIN_DOCUMENTS:
+            continue
         assert all(each.pages == pages and np.array_equal(each.num_bytes, sizes) for each in (*a, *b)), group
         bits_a, bits_b = (np.stack([each.bits for each in runs]) for runs in (a, b))
         found.append(GroupComparison(group, compare(bits_a, bits_b, sizes, higher_is_better=False)))

@@ -21,10 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.decontamination.sought import Sought
-from tasks.decontamination.words import word_spans, words_of
+from tasks.decontamination.words import MIN_WORDS, NGRAM_WORDS, word_spans, words_of
 
-NGRAM_WORDS, MIN_WORDS = 13, 8
-"""GPT-3's."""
 MAX_EXAMPLES = 100
 """Of one task pack or file that share an n-gram; one of more is what they are asked with, and says nothing of any."""
 

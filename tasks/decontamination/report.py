@@ -215,7 +215,7 @@ def _by_task(packs: tuple[TaskPack, ...], shards: Sequence[Path]) -> list[TaskCo
         num_documents[counts["ngram"].to_numpy()] += counts["num_documents"].to_numpy()
         for row in read_rows(shard / HITS_FILE):
             of_example = hits.setdefault(row["example"], [])
-            of_example.append(tuple(row[name] for name in HITS.names[1:]))  # type: ignore[arg-type]
+            of_example.append(tuple(row[name] for name in HITS.names[1:]))
             hits[row["example"]] = _first(of_example)
     is_hit, is_rare = np.zeros((2, len(index.examples)), np.bool_)
     for ngram in np.flatnonzero(num_documents).tolist():

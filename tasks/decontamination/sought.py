@@ -10,13 +10,13 @@ An example may stand in a corpus in several forms, so it has several passages, a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.evaluation.pack_rows import Example, Kind, read_examples
 from tasks.evaluation.task_pack import TaskPack
-from tasks.manifest import file_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,16 @@ def sought_in_texts(files: Iterable[Path]) -> Iterator[Sought]:
     Raises ValueError, with file and line, for a row without.
     """
     for file in files:
-        for example in read_examples([(file, file_sha256(file))], "perplexity", {}):
+        for example in read_examples([(file, texts_sha256(file))], "perplexity", {}):
             yield Sought(file.name, example.id, passages("perplexity", example))
+
+
+def texts_sha256(file: Path) -> str:
+    """Of a file of texts, as it is now. Raises ValueError where there is none."""
+    if not file.is_file():
+        raise ValueError(f"there is no file of texts {file}; give its whole path")
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def passages(kind: Kind, example: Example) -> tuple[str, ...]:

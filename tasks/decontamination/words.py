@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import re
 
+NGRAM_WORDS, MIN_WORDS = 13, 8
+"""GPT-3's: words in a row that are contamination, and the fewest of a passage that is looked for as a whole."""
+
 _WORD = re.compile(r"[^\W_]+")
 
 

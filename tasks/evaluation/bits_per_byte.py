@@ -101,18 +101,6 @@ def score_documents(
     return _score(model, tokens, sum(document.num_bytes for document in documents), batch_tokens)
 
 
-def score_each_document(
-    model: Decoder, shards: TokenShards, numbers: Sequence[int], *, batch_tokens: int = BATCH_TOKENS
-) -> list[Score]:
-    """`score_documents` of every document alone, in the order of `numbers`: what intervals are drawn from.
-
-    Takes a tenth to a quarter longer, because each position's loss is kept.
-    """
-    documents = [shards.document(number) for number in numbers]
-    tokens = [_text_tokens(shards, document) for document in documents]
-    return _score_each(model, tokens, [document.num_bytes for document in documents], batch_tokens)
-
-
 def document_texts(shards: TokenShards, numbers: Sequence[int], tokenizer: Tokenizer) -> list[str]:
     """The texts of the documents with these numbers, from the tokens that `tokenizer` made of them.
 
@@ -133,7 +121,10 @@ def score_texts(
 def score_each_text(
     model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], *, batch_tokens: int = BATCH_TOKENS
 ) -> list[Score]:
-    """`score_each_document` for texts, which the model's own tokenizer encodes."""
+    """`score_texts` of every text alone, in their order: what intervals are drawn from.
+
+    Takes up to a quarter longer, because each position's loss is kept.
+    """
     num_bytes = [len(text.encode("utf-8")) for text in texts]
     return _score_each(model, _encoded(tokenizer, texts), num_bytes, batch_tokens)
 

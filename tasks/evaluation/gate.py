@@ -11,6 +11,7 @@ distribution over its vocabulary would need on the same documents.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,6 +38,13 @@ class Verdict:
     passed: bool
     why: str
     figures: dict[str, float]
+    is_final: bool = False
+    """Whether nobody may decide otherwise: there is nothing to choose between, or the candidate is broken."""
+
+    @property
+    def json_figures(self) -> dict[str, float | None]:
+        """None for what is no finite number, which JSON has not."""
+        return {name: value if math.isfinite(value) else None for name, value in self.figures.items()}
 
 
 def judge_model(candidate: ModelScores, champion: ModelScores | None, rules: ModelGateRules) -> Verdict:
@@ -44,18 +52,18 @@ def judge_model(candidate: ModelScores, champion: ModelScores | None, rules: Mod
 
     Raises ValueError where a measure of the rules was not taken, or not on the same examples of both.
     """
-    figures = {name: measure.estimate().value for name, measure in candidate.measures.items()}
     if broken := [name for name, measure in candidate.measures.items() if not measure.is_finite]:
         others = f" and {len(broken) - 1:,} more" if len(broken) > 1 else ""
-        return Verdict(False, f"{candidate.reference} is not finite: {broken[0]}{others}", figures)
-    for name in (rules.metric, *rules.guarded):
-        candidate.measure(name)
+        figures = {name: candidate.measure(name).estimate().value for name in broken}
+        return Verdict(False, f"{candidate.reference} is not finite: {broken[0]}{others}", figures, is_final=True)
+    asked = list(dict.fromkeys((rules.metric, *rules.guarded)))
+    figures = {name: candidate.measure(name).estimate().value for name in asked}
     if champion is None:
         return _against_chance(candidate, rules, figures, "there is no champion yet")
     if champion.sha256 == candidate.sha256:
         why = f"{candidate.reference} has the weights of the champion {champion.reference} itself"
-        return Verdict(False, why, figures)
-    found = {name: _compared(candidate, champion, name) for name in dict.fromkeys((rules.metric, *rules.guarded))}
+        return Verdict(False, why, figures, is_final=True)
+    found = {name: compare(candidate.measure(name), champion.measure(name)) for name in asked}
     for comparison in found.values():
         figures |= comparison_figures(comparison)
     main = found[rules.metric]
@@ -84,10 +92,6 @@ def judge_model(candidate: ModelScores, champion: ModelScores | None, rules: Mod
 def has_fallen(comparison: Comparison, allowed: float) -> bool:
     """Whether the candidate is surely worse by more than `allowed`: a fall of that size itself is let through."""
     return comparison.gain.high < -allowed
-
-
-def _compared(candidate: ModelScores, champion: ModelScores, name: str) -> Comparison:
-    return compare(candidate.measure(name), champion.measure(name))
 
 
 def _against_chance(candidate: ModelScores, rules: ModelGateRules, figures: dict[str, float], because: str) -> Verdict:

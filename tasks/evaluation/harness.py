@@ -2,8 +2,8 @@
 
 The harness asks (`ConfigurableTask`), measures and aggregates, so that a figure here is the figure others publish; what
 it asks goes to a `Scorer`. Nothing is downloaded and nothing is cached: rows come from the pack, checked, and are held
-in memory. Every context begins with the end-of-text token, as every document of training did; a sentence or text without a
-context follows it directly.
+in memory. Every context begins with the end-of-text token, as every document of training did; a sentence or text
+without a context follows it directly.
 
 Importing this module takes a second or two: the harness imports `datasets`, and torch.
 """

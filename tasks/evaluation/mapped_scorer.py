@@ -1,15 +1,17 @@
 """A scorer on several workers: requests are cut into files, and each worker loads the network once.
 
-The files lie in a folder that every worker reaches, and may be removed afterwards:
+The files lie in a folder that every worker reaches, under names that nobody else uses, and are removed when their
+results have been read:
 
-    requests-00003.npz   tokens of all contexts, of all continuations, and the length of each
-    scores-00003.npz     log-probabilities in nats, and whether they are greedy
+    <name>-00003.requests.npz   tokens of all contexts, of all continuations, and the length of each
+    <name>-00003.scores.npz     log-probabilities in nats, and whether they are greedy
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,24 +90,34 @@ class MappedScorer:
     def loglikelihoods(self, pairs: Sequence[Pair], *, on_done: OnDone | None = None) -> list[tuple[float, bool]]:
         """See `Scorer`. Raises the first shard's error as `ShardError`, which says what it was."""
         self._work_dir.mkdir(parents=True, exist_ok=True)
-        shards = [self._written(number, part) for number, part in enumerate(cut(pairs, self._num_shards))]
+        if not pairs:
+            return []
+        # a worker that was given up may still write: never into what a later call reads
+        name = uuid.uuid4().hex[:12]
+        parts = cut(pairs, self._num_shards)
+        shards = [self._written(f"{name}-{number:05d}", part) for number, part in enumerate(parts)]
 
         def shard_done(number: int, num_pairs: int) -> None:
             if on_done is not None:
                 on_done(num_pairs)
 
-        self._shard_map.map(score_shard, shards, name=self._stage, on_done=shard_done)
         results: list[tuple[float, bool]] = []
-        for shard in shards:
-            with np.load(shard.scores, allow_pickle=False) as stored:
-                results += zip(stored["nats"].tolist(), stored["greedy"].tolist(), strict=True)
+        try:
+            self._shard_map.map(score_shard, shards, name=self._stage, on_done=shard_done)
+            for shard in shards:
+                with np.load(shard.scores, allow_pickle=False) as stored:
+                    results += zip(stored["nats"].tolist(), stored["greedy"].tolist(), strict=True)
+        finally:
+            for shard in shards:
+                shard.requests.unlink(missing_ok=True)
+                shard.scores.unlink(missing_ok=True)
         return results
 
-    def _written(self, number: int, pairs: Sequence[Pair]) -> RequestShard:
+    def _written(self, name: str, pairs: Sequence[Pair]) -> RequestShard:
         shard = RequestShard(
             self._model_folder,
-            self._work_dir / f"requests-{number:05d}.npz",
-            self._work_dir / f"scores-{number:05d}.npz",
+            self._work_dir / f"{name}.requests.npz",
+            self._work_dir / f"{name}.scores.npz",
             self._batch_tokens,
         )
         contexts, continuations = zip(*pairs, strict=True)
@@ -127,7 +139,7 @@ def cut(pairs: Sequence[Pair], num_shards: int) -> list[Sequence[Pair]]:
     sizes = np.cumsum([len(context) + len(continuation) for context, continuation in pairs])
     starts = [0]
     for number in range(1, num_shards):
-        start = int(np.searchsorted(sizes, sizes[-1] * number / num_shards)) if len(pairs) else 0
+        start = int(np.searchsorted(sizes, sizes[-1] * number / num_shards))
         while (
             0 < start < len(pairs) and list(pairs[start][0]) == list(pairs[start - 1][0]) and len(pairs[start][0]) > 1
         ):

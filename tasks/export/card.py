@@ -29,6 +29,7 @@ def export_card(
         _use(),
         f"## Proof\n\n{_proof(proof)}",
         f"## Tokens\n\n{_tokens(shape, num_tokens)}",
+        f"## lm-evaluation-harness\n\n{_HARNESS}",
         f"## llama.cpp\n\n{_LLAMA_CPP}",
     ]
     if description:
@@ -88,6 +89,11 @@ def _tokens(shape: DecoderConfig, num_tokens: int) -> str:
     return text
 
 
+_HARNESS = (
+    "`lm_eval --model hf --model_args pretrained=FOLDER,dtype=float32` asks as Tokenmill's own evaluation does. For "
+    "perplexities of whole texts (`loglikelihood_rolling`) add `add_bos_token=False`: the harness places the first "
+    "token there itself, and would score it as well."
+)
 _LLAMA_CPP = (
     "Its converter, `convert_hf_to_gguf.py`, knows tokenizers by a hash of what they make of a fixed text, and every "
     "self-trained vocabulary is a new one: it stops with `BPE pre-tokenizer was not recognized` and prints the hash, "

@@ -20,6 +20,7 @@ from tasks.preview.score import score_rules
 from tasks.preview.scores import RuleScores, document_ids, load_scores
 from tasks.quality_share import TICKS, lowest_kept
 from tasks.recipes.curation import CurationRecipe
+from tasks.refresh_stages import DECONTAMINATE
 from tasks.rule import Rule
 from tasks.screen import LEDGER_FILE
 from tasks.stages import Progress, StageOutput, no_progress
@@ -61,8 +62,8 @@ class Chain:
     ids: Sequence[str]
     """Of the documents that the rules were asked about."""
     rules: tuple[Rule, ...]
-    """The language first, then those of quality and of toxicity, and last the one that keeps a share of the rest: with
-    the limit that keeps this share of the sample."""
+    """The language first, then those of quality, of toxicity and of decontamination, and last the one that keeps a
+    share of the rest: with the limit that keeps this share of the sample."""
     scores: tuple[RuleScores, ...]
     decided: Decided
     made_by: Mapping[str, str]
@@ -108,6 +109,8 @@ def score_chain(
         *(("quality", rule) for rule in recipe.document_rules),
         *(("toxicity", rule) for rule in recipe.toxicity_rules),
     ]
+    if recipe.decontamination.is_on:
+        rules.append((DECONTAMINATE, recipe.decontamination))
     if recipe.share_rule is not None:
         rules.append((SHARE_STAGE, recipe.share_rule.scoring()))
     with models_in(refresh.store.models):

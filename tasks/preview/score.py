@@ -64,7 +64,7 @@ class ScoredRule:
     label: str
     """Its kind; with a number where the recipe has several of a kind."""
     stage: str
-    """Of the ledger: language, quality or toxicity."""
+    """Of the ledger: language, quality, toxicity, decontaminate or share."""
     rule: Rule
     checks: tuple[Check, ...]
     output: StageOutput

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from pydantic import Field
 
+from tasks.decontamination.step import Decontamination
 from tasks.dedup.config import Deduplication
 from tasks.extract import Extraction
 from tasks.language import LanguageRule
@@ -32,6 +33,7 @@ class CurationRecipe(Configuration):
     language: LanguageRule = LanguageRule()
     quality_rules: tuple[AnyRule, ...]
     toxicity_rules: tuple[AnyRule, ...] = Field(default_factory=lambda: (rule("toxicity"), rule("word_list")))
+    decontamination: Decontamination = Decontamination()
     guard: WipeOutGuard = WipeOutGuard()
     deduplication: Deduplication = Deduplication()
     num_buckets: int = Field(
@@ -220,7 +222,9 @@ def check_rules(recipe: CurationRecipe) -> None:
     """
     from tasks.words import tokenizer_of  # datatrove's tokenizers take a second to import
 
-    for one in (recipe.url_filter, recipe.language, *recipe.quality_rules, *recipe.toxicity_rules):
+    recipe.decontamination.looked_for()
+    rules = (*recipe.quality_rules, *recipe.toxicity_rules, recipe.decontamination)
+    for one in (recipe.url_filter, recipe.language, *rules):
         for file in one.files():
             if not file.is_file():
                 raise ValueError(f"{type(one).__name__} needs the file {file}, which is not there; give its whole path")

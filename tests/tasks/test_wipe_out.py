@@ -33,7 +33,7 @@ from tasks.wipe_out import (
 
 GUARD = WipeOutGuard(max_removed_fraction=0.9, min_documents=10, min_domain_fraction=0.2)
 A_REASON = {"read": "damaged"}
-STAGE_ORDER = ("url_filter", "read", "extract", "language", "quality", "toxicity", KEPT)
+STAGE_ORDER = ("url_filter", "read", "extract", "language", "quality", "toxicity", "decontaminate", KEPT)
 exit_reasons = st.sampled_from(
     [
         ("read", "not_html"),
@@ -46,6 +46,7 @@ exit_reasons = st.sampled_from(
         ("quality", "short"),
         ("quality", "bullets"),
         ("toxicity", "rude"),
+        ("decontaminate", "contaminated"),
         (KEPT, ""),
     ]
 )
@@ -111,9 +112,9 @@ def test_of_what_leaves_at_reading_only_what_could_not_be_read_is_judged() -> No
 @pytest.mark.parametrize(
     ("kind", "stages"),
     [
-        ("source", ["url_filter", "read", "extract", "language", "quality", "toxicity"]),
-        ("domain", ["read", "extract", "language", "quality", "toxicity"]),
-        ("language", ["language", "quality", "toxicity"]),
+        ("source", ["url_filter", "read", "extract", "language", "quality", "toxicity", "decontaminate"]),
+        ("domain", ["read", "extract", "language", "quality", "toxicity", "decontaminate"]),
+        ("language", ["language", "quality", "toxicity", "decontaminate"]),
     ],
 )
 def test_each_kind_is_judged_where_it_is_known_and_meant(kind: Kind, stages: list[str]) -> None:

@@ -42,7 +42,7 @@ from tasks.ablation.report import (
     report_markdown,
     verdict_sentence,
 )
-from tasks.ablation.scoring import PageScores, score_twins
+from tasks.ablation.scoring import Scores, score_twins
 from tasks.ablation.tokens import page_shards, shared_tokenizer
 from tasks.ablation.verdict import MIN_DOCUMENTS
 from tasks.atomic import write_json
@@ -252,11 +252,13 @@ def _say_what_is_odd(recipe: RecipeFacts) -> None:
 
 def _scores(
     plan: AblatePlan, twins: Sequence[Twin], pages: EvaluationPages, shard_map: ShardMap
-) -> dict[str, list[Mapping[str, PageScores]]]:
+) -> dict[str, list[Mapping[str, Scores]]]:
     """By recipe those of each model; the group that decides comes first."""
     tokenizer = twins[0].corpus.tokens / TOKENIZER_FILE
-    scored = score_twins(plan.store.work, [twin.trained for twin in twins], tokenizer, pages, shard_map, progress)
-    groups = [group for group in (*text_groups(plan.texts), HELD_OUT) if group in scored[0]]
+    trained = [twin.trained for twin in twins]
+    scored = score_twins(plan.store.work, trained, tokenizer, pages, shard_map, progress, examples=plan.examples)
+    first = [group for group in (*text_groups(plan.texts), HELD_OUT) if group in scored[0]]
+    groups = dict.fromkeys([*first, *scored[0]])
     return {
         letter: [
             {group: scores[group] for group in groups}
@@ -296,7 +298,7 @@ def _recorded(
         "outcome": groups[0].comparison.outcome if groups else "no verdict",
         "verdict": verdict,
         "difference": asdict(groups[0].comparison.difference) if groups else None,
-        "groups": [{"group": each.group, **asdict(each.comparison)} for each in groups],
+        "groups": [{"group": each.group, "metric": each.metric, **asdict(each.comparison)} for each in groups],
         "recipes": [asdict(recipe) for recipe in recipes],
         "twins": [asdict(twin) for twin in twins],
         "pages": {**asdict(pages.counts), "near_duplicates_left_out": len(pages.seen)},
@@ -333,6 +335,7 @@ def _row(row: GroupComparison) -> dict[str, object]:
     found = row.comparison
     return {
         "measured on": row.group,
+        "in": row.metric,
         "documents": found.num_documents,
         "a": round(found.a.value, 4),
         "b": round(found.b.value, 4),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tasks.store import Store
 
 RENAMED_IN: dict[tuple[str, str], dict[str, str]] = {
-    ("ablate", "Measure"): {"held_out_fraction": "held_out", "texts": "text"},
+    ("ablate", "Measure"): {"held_out_fraction": "held_out", "texts": "text", "data": "tasks_data"},
 }
 
 
@@ -74,6 +74,12 @@ def add_options(command: argparse.ArgumentParser, curations: str, profiles: str)
         metavar="FILE",
         help="JSONL, CSV or Parquet with a column text, to measure on as well; the first one decides; may be repeated",
     )
+    command.add_argument(
+        "--tasks", action="append", default=[], metavar="PACK[:T,T]", help="packs of tasks to measure on as well"
+    )
+    command.add_argument(
+        "--tasks-data", default="", type=_absolute, metavar="DIR", help="the data of the pack academic"
+    )
     command.add_argument("--workers", default=0, metavar="N", help="shards at a time (default: all CPUs of Ray)")
 
 
@@ -93,7 +99,13 @@ def parameters_of(options: argparse.Namespace) -> AblateParameters:
             budget_tokens=options.budget_tokens,
             seeds=options.seeds,
         ),
-        measure=Measure(held_out_fraction=options.held_out, pages=options.pages, texts=options.text),
+        measure=Measure(
+            held_out_fraction=options.held_out,
+            pages=options.pages,
+            texts=options.text,
+            tasks=options.tasks,
+            data=options.tasks_data,
+        ),
         workers=options.workers,
         dry_run=options.dry_run,
     )
@@ -110,6 +122,10 @@ def ablate_command(store: Store, parameters: AblateParameters) -> str:
     words += [f"--budget-tokens={twins.budget_tokens}", f"--seeds={twins.seeds}"]
     words += [f"--held-out={measure.held_out_fraction}", f"--pages={measure.pages}"]
     words += [f"--text={text}" for text in measure.texts]
+    words += [
+        *(f"--tasks={pack}" for pack in measure.tasks),
+        *([f"--tasks-data={measure.data}"] if measure.data else []),
+    ]
     words += [f"--workers={parameters.workers}"] if parameters.workers else []
     return shlex.join(words)
 

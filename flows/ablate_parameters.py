@@ -70,13 +70,21 @@ class Measure(Form):
         ge=MIN_DOCUMENTS,
         le=100_000,
         title="Pages at most",
-        description="Of the held-out pages that both recipes keep, and of each table of texts.",
+        description="Of the held-out pages that both recipes keep, and examples of each table of texts or task.",
     )
     texts: list[Text] = Field(
         default_factory=list,
         title="Texts",
         description="Tables (JSONL, CSV or Parquet, with a column text) of what a model ought to know. The first one"
         " decides; without any, the held-out pages do.",
+    )
+    tasks: list[Text] = Field(
+        default_factory=list,
+        title="Tasks",
+        description="Packs of evaluation tasks, as for an evaluation: measured on as well, and never what decides.",
+    )
+    data: str = Field(
+        "", title="Folder of academic's data", pattern=r"^$|^/", description="An absolute path; empty: none."
     )
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.ablate_parameters import AblateParameters
+from flows.ablate_parameters import AblateParameters, Measure
 from flows.pinned_models import resolved_recipe
 from infra.ray_map import check_cluster
 from infra.settings import current_store
 from tasks.ablation.pages import TEXT_COLUMN, text_groups
+from tasks.ablation.scoring import Examples
 from tasks.classifiers.table_rows import check_rows, files_sha256
 from tasks.estimate import estimate_refresh
 from tasks.inputs import file_identity
@@ -45,6 +46,7 @@ class AblatePlan:
     held_out_fraction: float
     max_pages: int
     texts: tuple[str, ...]
+    examples: Examples | None
 
     def corpus_names(self, progress: Progress = no_progress, *, write: bool) -> dict[Letter, str]:
         """Of each recipe the corpus of all files that the sources hold now.
@@ -70,6 +72,7 @@ class AblatePlan:
             "held_out_fraction": self.held_out_fraction,
             "max_pages": self.max_pages,
             "texts": [files_sha256([path]) for path in self.texts],
+            "examples": self.examples.identity if self.examples else {},
         }
         return self.store.runs / fingerprint(identity)[:20]
 
@@ -107,10 +110,20 @@ def check_ablate(parameters: AblateParameters) -> AblatePlan:
         held_out_fraction=measure.held_out_fraction,
         max_pages=measure.pages,
         texts=tuple(measure.texts),
+        examples=_examples(measure),
     )
     with models_in(store.models):
         plan.corpus_names(write=False)
     return plan
+
+
+def _examples(measure: Measure) -> Examples | None:
+    """The packs, found to be there; None where none is named."""
+    if not measure.tasks:
+        return None
+    examples = Examples(tuple(measure.tasks), Path(measure.data) if measure.data else None, measure.pages)
+    assert examples.identity
+    return examples
 
 
 def _training(parameters: AblateParameters) -> PretrainRecipe:

@@ -14,8 +14,10 @@ from flows.classifier_command import add_options
 from flows.evaluate_command import RENAMED_IN as _EVALUATE_RENAMED
 from flows.evaluate_command import add_options as add_evaluate_options
 from flows.export_command import add_options as add_export_options
+from flows.generate_command import add_options as add_generate_options
 from flows.option_types import local_path as _path
 from flows.option_types import model_reference as _model
+from flows.serve_command import add_options as add_serve_options
 from tasks.source_names import COMMON_CRAWL, EMBEDDED, common_crawl_source, is_common_crawl, is_local_path
 
 PROFILES = "smoke, small, full"
@@ -77,15 +79,8 @@ def parser() -> argparse.ArgumentParser:
         add("train-classifier", "Labelled texts to a registered classifier, and through a gate to champion.", flow)
     )
 
-    generate = add("generate", "Continue a prompt with a model.", store)
-    generate.add_argument(
-        "--model", required=True, type=_model, metavar="M", help="name[@version|@alias] or a checkpoint folder"
-    )
-    generate.add_argument("--prompt", required=True, metavar="P")
-    generate.add_argument("--max-tokens", type=_positive, default=64, metavar="N")
-    generate.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 takes the likeliest token")
-    generate.add_argument("--top-k", type=_positive, default=50, metavar="K")
-    generate.add_argument("--seed", type=int, default=0, metavar="S")
+    add_generate_options(add("generate", "Continue prompts with a model; without one, in a dialogue.", run))
+    add_serve_options(add("serve", "A model behind HTTP, for clients of OpenAI's completions.", store))
     add_export_options(add("export", "A model as a folder for other programs, proven to be the same.", run))
 
     add("corpora", "Published corpus versions.", run)

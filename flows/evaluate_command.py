@@ -43,7 +43,7 @@ def add_options(command: argparse.ArgumentParser, model: Callable[[str], str]) -
     )
     command.add_argument("--data", type=_path, default="", metavar="DIR", help="folder of the data of academic")
     command.add_argument("--limit", default=0, metavar="N", help="examples of each task at most (default: all)")
-    command.add_argument("--compare", type=model, default="", metavar="M", help="another model, asked the same")
+    command.add_argument("--compare", type=model, metavar="M", help="another model, asked the same")
     command.add_argument(
         "--contamination", action="store_true", help="search the training corpora for the examples of the tasks"
     )
@@ -78,7 +78,7 @@ def parameters_of(options: argparse.Namespace) -> EvaluateParameters:
         scoring["tasks"] = [] if options.tasks == [NO_TASKS] else options.tasks
     return EvaluateParameters(
         model=options.model,
-        compare_with=options.compare,
+        compare_with=options.compare or "",
         scoring=Scoring.model_validate(scoring),
         promotion=Promotion(champion=options.champion, metric=options.metric, guarded=options.guard),
         dry_run=options.dry_run,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.arguments import print_json
+from flows.option_types import local_path, model_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tasks.generation import Options, TextGenerator
     from tasks.store import Store
 
@@ -20,14 +17,23 @@ _HINT = "an empty line asks again, Ctrl-C stops an answer, Ctrl-D ends"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    """The model is an option of more commands than this one."""
+    """What a value may be is decided by `model.sampling.Sampling`, in one place."""
     command.epilog = (
-        "examples: `tokenmill generate --model web-smoke --prompt 'Once upon'`; `... --prompts-file prompts.txt --json`;"
-        " `echo 'Once upon' | tokenmill generate --model models:/web-smoke@champion`; without a prompt, on a terminal,"
-        " a dialogue"
+        "examples: `tokenmill generate --model web-smoke --prompt 'Once upon'`; with `--prompts-file prompts.txt"
+        " --json` a batch; `echo 'Once upon' | tokenmill generate --model models:/web-smoke@champion`. On a terminal and"
+        " without a prompt, a dialogue: an answer to each line"
+    )
+    command.add_argument(
+        "--model",
+        required=True,
+        type=model_reference,
+        metavar="M",
+        help="name[@version|@alias], models:/..., or a checkpoint by folder or URL",
     )
     command.add_argument("--prompt", action="append", default=[], metavar="P", help="may be repeated: a batch")
-    command.add_argument("--prompts-file", default="", metavar="FILE", help="a prompt a line; empty lines are left out")
+    command.add_argument(
+        "--prompts-file", type=local_path, metavar="FILE", help="a prompt a line; empty lines are left out"
+    )
     command.add_argument("--max-tokens", type=int, default=64, metavar="N", help="new ones at most (default: 64)")
     command.add_argument(
         "--temperature", type=float, default=0.8, metavar="T", help="0 takes the likeliest token (default: 0.8)"
@@ -72,7 +78,9 @@ def generate(options: argparse.Namespace, store: Store) -> int:
     if not options.json:
         for number, answer in enumerate(answers, start=1):
             print(f"--- {number} of {len(answers)}\n{_shown(answer['prompt'] + answer['continuation'])}")
-    return print_json(options, {"model": version.reference, "answers": answers})
+    else:
+        print(json.dumps({"model": version.reference, "answers": answers}))
+    return 0
 
 
 def _chosen(options: argparse.Namespace) -> Options:
@@ -91,7 +99,7 @@ def _prompts(options: argparse.Namespace) -> list[str]:
     """Those of the options and the file, else standard input as one."""
     prompts = [_utf8(prompt.encode("utf-8", "surrogateescape"), "--prompt") for prompt in options.prompt]
     if options.prompts_file:
-        lines = _utf8(Path(options.prompts_file).expanduser().read_bytes(), options.prompts_file).split("\n")
+        lines = _utf8(options.prompts_file.read_bytes(), str(options.prompts_file)).split("\n")
         prompts += [line.removesuffix("\r") for line in lines if line.strip()]
         if not prompts:
             raise ValueError(f"there is no prompt in {options.prompts_file}")

@@ -7,16 +7,25 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from flows.option_types import model_reference
+
 if TYPE_CHECKING:
     from tasks.store import Store
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    """The model is an option of more commands than this one."""
+    """A model by any of its names, an address, and what one client may cost the others."""
     command.epilog = (
         "example: `tokenmill serve --model models:/web-smoke@champion`; then any client of OpenAI's completions with"
         " the base URL http://127.0.0.1:8000/v1. An address that others can reach needs --allow-remote and a key in"
         " TOKENMILL_API_KEY, and a proxy with TLS in front; where there is a key, every client must send it"
+    )
+    command.add_argument(
+        "--model",
+        required=True,
+        type=model_reference,
+        metavar="M",
+        help="name[@version|@alias], models:/..., or a checkpoint by folder or URL",
     )
     command.add_argument("--host", default="127.0.0.1", metavar="H", help="address (default: 127.0.0.1)")
     command.add_argument("--port", type=_natural, default=8000, metavar="P", help="default: 8000; 0: a free one")

@@ -15,23 +15,15 @@ _QUARANTINED = ("document_id", "url", "source_file", "source_offset", "reason", 
 
 
 def _generate(options: argparse.Namespace, store: Store) -> int:
-    from infra.registry import find_model
-    from tasks.generation import TextGenerator
+    from flows.generate_command import generate
 
-    version = find_model(store, options.model)
-    generator = TextGenerator.load(version.folder, version.tokenizer_file)
-    sys.stdout.write(options.prompt)
-    for piece in generator.stream(
-        options.prompt,
-        max_new_tokens=options.max_tokens,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        seed=options.seed,
-    ):
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    print()
-    return 0
+    return generate(options, store)
+
+
+def _serve(options: argparse.Namespace, store: Store) -> int:
+    from flows.serve_command import serve
+
+    return serve(options, store)
 
 
 def _export(options: argparse.Namespace, store: Store) -> int:
@@ -198,6 +190,7 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Store], int]] = {
     "generate": _generate,
+    "serve": _serve,
     "export": _export,
     "corpora": _corpora,
     "show": _show,

@@ -118,7 +118,9 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """No such path, or not this way."""
     assert isinstance(error, HTTPException)
-    response = error_response(ApiError(HTTPStatus(error.status_code), f"{error.detail}: {request.method} {request.url.path[:100]}"))
+    response = error_response(
+        ApiError(HTTPStatus(error.status_code), f"{error.detail}: {request.method} {request.url.path[:100]}")
+    )
     response.headers.update(error.headers or {})
     return response
 
@@ -144,9 +146,7 @@ async def _body(request: Request, served: Served) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         message = "the body must be JSON and say so: Content-Type: application/json"
         raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
-    too_large = ApiError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {served.max_body_bytes} bytes"
-    )
+    too_large = ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {served.max_body_bytes} bytes")
     if int(request.headers.get("content-length", "0")) > served.max_body_bytes:  # the protocol takes digits only
         raise too_large
     body = bytearray()

@@ -33,9 +33,7 @@ FinishReason = Literal["stop", "length"]
 class ApiError(Exception):
     """What a request is answered with that can not be done: a status, and OpenAI's error object."""
 
-    def __init__(
-        self, status: HTTPStatus, message: str, *, code: str | None = None, param: str | None = None
-    ) -> None:
+    def __init__(self, status: HTTPStatus, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message[:_MAX_MESSAGE_CHARS], code, param
 

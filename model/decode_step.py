@@ -106,7 +106,7 @@ class DecodeStep:
     def logits(self, tokens: list[int]) -> Tensor:
         """(R, V) in fp32 after one token more for each row, in the order of the rows; the cache grows by one place."""
         config, lengths = self._config, self._cache.lengths
-        num_rows, num_heads, num_kv_heads, head_dim = len(tokens), config.num_heads, config.num_kv_heads, config.head_dim
+        num_rows, num_heads, head_dim = len(tokens), config.num_heads, config.head_dim
         assert num_rows == len(lengths), "one token for each row"
         assert max(lengths) < self._cache.max_len, "whoever continues a row knows that there is room"
         device = self._embedding.device
@@ -116,7 +116,7 @@ class DecodeStep:
         places = (self._places_LRH[:, :num_rows] + positions_R[:, None]).flatten(1).unbind()
         cos_RNC, sin_RNC = self._angles(positions_R)
         buffers = self._buffers_for(num_rows)
-        stored, half = self._cache.vectors, head_dim // 2
+        stored = self._cache.vectors
         x_RD = F.embedding(torch.tensor(tokens, device=device), self._embedding)
         for number, layer in enumerate(self._layers):
             normed_RD = self._normed(x_RD, layer.attention_norm)
@@ -128,11 +128,13 @@ class DecodeStep:
                 buffers.query_heads.copy_(self._normed(buffers.query_heads, query_norm))
                 buffers.key_heads.copy_(self._normed(buffers.key_heads, key_norm))
             projected_RNC = buffers.projected_RNC.float()
-            turned_RNC = torch.addcmul(projected_RNC * cos_RNC, projected_RNC.roll(half, -1), sin_RNC).to(x_RD.dtype)
+            turned_RNC = torch.addcmul(projected_RNC * cos_RNC, projected_RNC.roll(head_dim // 2, -1), sin_RNC).to(
+                x_RD.dtype
+            )
             stored.index_copy_(0, places[number], turned_RNC[:, num_heads:].reshape(-1, head_dim))
             attended = F.scaled_dot_product_attention(
                 # the queries of a group stand where positions would: all of them look at the same keys
-                turned_RNC[:, :num_heads].view(num_rows, num_kv_heads, -1, head_dim),
+                turned_RNC[:, :num_heads].view(num_rows, config.num_kv_heads, -1, head_dim),
                 self._cache.keys_LRKSC[number, :num_rows, :, :end],
                 self._cache.values_LRKSC[number, :num_rows, :, :end],
                 attn_mask=mask,
@@ -179,7 +181,7 @@ class DecodeStep:
             config = self._config
             widths = [heads * config.head_dim for heads in (config.num_heads, config.num_kv_heads, config.num_kv_heads)]
             memory = self._embedding.new_empty(num_rows, sum(widths))
-            query, key, value = memory.split(widths, dim=1)
+            query, key, value = torch.split(memory, widths, dim=1)
             gate_RF = self._embedding.new_empty(num_rows, config.d_ff)
             self._buffers[num_rows] = _Buffers(
                 memory.view(num_rows, -1, config.head_dim),

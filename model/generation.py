@@ -25,7 +25,7 @@ from model.sampling import Sampler, Sampling, draw_rows
 Ended = Literal["", "stop", "length"]
 
 PADDED_SHARE = 1.25
-"""New prompts are read together while padding makes them at most this much longer; beyond it costs more than it saves."""
+"""Prompts are read together while padding makes them at most so much longer; beyond it costs more than it saves."""
 
 PADDED_TOKENS = 64
 """Or while they have no more tokens than this: so few cost what the weights cost to read."""
@@ -176,7 +176,7 @@ class Generation:
         return drawn
 
     def _read(self, prompts: list[list[int]]) -> Tensor:
-        """(B, V) after these prompts, which become the cache's last rows. Padding is on the right: nobody looks there."""
+        """(B, V) after these prompts, the cache's last rows now. Padding is on the right: nobody looks there."""
         lengths = [len(prompt) for prompt in prompts]
         longest = max(lengths)
         padded = [prompt + [0] * (longest - len(prompt)) for prompt in prompts]

@@ -19,15 +19,20 @@ from tasks.tokenizer import END_OF_TEXT_ID, encodable, load_tokenizer, tokenizer
 DEFAULT_NEW_TOKENS = 64
 
 
-class Options(TypedDict, total=False):
-    """How a prompt is continued: `model.sampling.Sampling`, whose defaults are taken for what is left out."""
+class Drawing(TypedDict, total=False):
+    """How each token is drawn: `model.sampling.Sampling`, whose defaults are taken for what is left out."""
 
-    max_new_tokens: int  # default: DEFAULT_NEW_TOKENS
     temperature: float
     top_k: int | None
     top_p: float | None
     repetition_penalty: float
     seed: int
+
+
+class Options(Drawing, total=False):
+    """How a prompt is continued."""
+
+    max_new_tokens: int  # default: DEFAULT_NEW_TOKENS
     stop: Sequence[str]  # the text ends before the first of these; default: none
 
 
@@ -52,11 +57,17 @@ class TextGenerator:
         """What the model sees of a prompt: a document that begins with it. An empty one begins a new document."""
         return (END_OF_TEXT_ID, *self.tokenizer.encode(encodable(prompt)).ids)
 
-    def request(self, prompt: str, **options: Unpack[Options]) -> TextRequest:
+    def request(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        stop: Sequence[str] = (),
+        **drawing: Unpack[Drawing],
+    ) -> TextRequest:
         """A prompt as a batch takes it. ValueError for options that can not be."""
-        stop = tuple(options.pop("stop", ()))
-        sampling = Sampling(**{"max_new_tokens": DEFAULT_NEW_TOKENS, **options})
-        return TextRequest(prompt_tokens=self.prompt_tokens(prompt), sampling=sampling, stop=stop)
+        sampling = Sampling(max_new_tokens=max_new_tokens, **drawing)
+        return TextRequest(prompt_tokens=self.prompt_tokens(prompt), sampling=sampling, stop=tuple(stop))
 
     def stream(self, prompt: str, **options: Unpack[Options]) -> Iterator[str]:
         """The continuation in pieces of whole characters, as they come.
@@ -87,9 +98,7 @@ class TextGenerator:
             return iter(())
         longest = max(len(each.prompt_tokens) + each.sampling.max_new_tokens for each in requests)
         positions = min(longest, self.model.config.max_seq_len)
-        batch = TextBatch(
-            self.model, self.tokenizer, max_rows=min(max_rows, len(requests)), max_positions=positions
-        )
+        batch = TextBatch(self.model, self.tokenizer, max_rows=min(max_rows, len(requests)), max_positions=positions)
         for number, request in enumerate(requests, start=1):
             try:
                 batch.check(request)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.ablation.report import METRIC, GroupComparison
+from tasks.ablation.report import GroupComparison
 from tasks.classifiers.proportion import Estimate
 
 _COLOURS = {"a": "#2a6fb0", "b": "#c8501e"}
@@ -38,7 +38,7 @@ def ablation_picture(
             _interval(models, mean, -place, colour)
         models.set_yticks([-1, -2], ["a", "b"])
         models.set_ylim(-2.6, -0.4)
-        models.set_xlabel(f"{METRIC} (lower is better)")
+        models.set_xlabel(f"{row.metric} ({'higher' if row.higher_is_better else 'lower'} is better)")
         models.set_title(f"{_short(row.group)}: each model, mean and 95 % interval", fontsize=9)
         _interval(difference, found.difference, 0, _GREY)
         difference.axvline(0, color="black", linewidth=0.8, linestyle=":")

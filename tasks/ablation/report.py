@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.ablation.pages import HELD_OUT, PageCounts
-from tasks.ablation.scoring import PageScores
+from tasks.ablation.scoring import BITS_PER_BYTE, Scores
 from tasks.ablation.verdict import MIN_DOCUMENTS, Comparison, compare
 from tasks.classifiers.proportion import Estimate
 from tasks.markdown import SafeMarkdown, markdown_cell, markdown_table
-
-METRIC = "bits per byte"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +61,11 @@ class GroupComparison:
 
     group: str
     comparison: Comparison
+    metric: str = BITS_PER_BYTE
+    higher_is_better: bool = False
 
 
-def compare_groups(scores: Mapping[str, Sequence[Mapping[str, PageScores]]]) -> list[GroupComparison]:
+def compare_groups(scores: Mapping[str, Sequence[Mapping[str, Scores]]]) -> list[GroupComparison]:
     """By group; `scores` are those of each model by recipe's letter, the group that decides first.
 
     Of the others those are left out that are too few to be compared. Raises ValueError where the first one is.
@@ -73,21 +73,23 @@ def compare_groups(scores: Mapping[str, Sequence[Mapping[str, PageScores]]]) -> 
     found: list[GroupComparison] = []
     for group in scores["a"][0]:
         a, b = ([each[group] for each in scores[letter]] for letter in ("a", "b"))
-        pages, sizes = a[0].pages, a[0].num_bytes
+        pages, sizes, higher_is_better = a[0].pages, a[0].sizes, a[0].higher_is_better
         if found and len(pages) < MIN_DOCUMENTS:
             continue
-        assert all(each.pages == pages and np.array_equal(each.num_bytes, sizes) for each in (*a, *b)), group
-        bits_a, bits_b = (np.stack([each.bits for each in runs]) for runs in (a, b))
-        found.append(GroupComparison(group, compare(bits_a, bits_b, sizes, higher_is_better=False)))
+        assert all(each.pages == pages and np.array_equal(each.sizes, sizes) for each in (*a, *b)), group
+        values_a, values_b = (np.stack([each.values for each in runs]) for runs in (a, b))
+        comparison = compare(values_a, values_b, sizes, higher_is_better=higher_is_better)
+        found.append(GroupComparison(group, comparison, a[0].metric, higher_is_better))
     return found
 
 
 def verdict_sentence(deciding: GroupComparison, recipes: Sequence[RecipeFacts]) -> str:
     """What was found, with the figures, in one line of plain text."""
     found = deciding.comparison
+    where = deciding.group if deciding.group == HELD_OUT else f"texts of {deciding.group}"
     figures = (
-        f"{found.a.value:.4f} {METRIC} for a and {found.b.value:.4f} for b on {found.num_documents:,} of"
-        f" {deciding.group}, b minus a {_signed(found.difference)}, p = {found.p_value:.2g}"
+        f"{found.a.value:.4f} {deciding.metric} for a and {found.b.value:.4f} for b on {found.num_documents:,} {where},"
+        f" b minus a {_signed(found.difference)}, p = {found.p_value:.2g}"
     )
     if found.outcome == "not told apart":
         return (
@@ -111,10 +113,11 @@ def report_markdown(
         f"**{markdown_cell(verdict)}**",
         "## Measured",
         markdown_table(
-            ("measured on", "a", "b", "b minus a", "p", "documents", "noise of documents", "noise of runs", ""),
+            ("measured on", "in", "a", "b", "b minus a", "p", "number", "noise of documents", "noise of runs", ""),
             [
                 (
                     row.group,
+                    f"{row.metric}, {'higher' if row.higher_is_better else 'lower'} is better",
                     _estimate(row.comparison.a),
                     _estimate(row.comparison.b),
                     _signed(row.comparison.difference),
@@ -129,9 +132,9 @@ def report_markdown(
         )
         if groups
         else "Nothing: not all models were trained.",
-        f"In {METRIC}, lower is better, with 95 % intervals. They hold both kinds of noise: which documents are scored,"
-        " and how a training happens to go (standard errors above; paired differences as in Miller 2024,"
-        " arXiv:2411.00640, added to Welch's variance between runs).",
+        "The intervals are of 95 %. They hold both kinds of noise: which documents are scored, and how a training"
+        " happens to go (standard errors above; paired differences as in Miller 2024, arXiv:2411.00640, added to Welch's"
+        " variance between runs). Only one row decides: of twenty that are looked at, one differs by chance.",
         "## Kept",
         markdown_table(
             ("", *(recipe.letter for recipe in recipes)),
@@ -145,13 +148,20 @@ def report_markdown(
                 ("bytes of text", *(recipe.text_bytes for recipe in recipes)),
                 ("tokens to train on", *(recipe.train_tokens for recipe in recipes)),
                 ("passes of each model", *(f"{recipe.passes:.2f}" for recipe in recipes)),
-                ("seconds of curation", *(f"{recipe.curation_s:,.1f}" for recipe in recipes)),
+                ("seconds of curation, this time", *(f"{recipe.curation_s:,.1f}" for recipe in recipes)),
             ],
         ),
         _pages_line(counts, num_seen),
         "## Models",
         markdown_table(
-            ("model", "tokens", "seconds", "parameters", f"{METRIC}, {groups[0].group}" if groups else METRIC, "run"),
+            (
+                "model",
+                "tokens",
+                "seconds",
+                "parameters",
+                f"{groups[0].metric}, {groups[0].group}" if groups else "",
+                "run",
+            ),
             [
                 (
                     twin.name,

@@ -122,7 +122,7 @@ def contamination(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"the task pack {twice[0]} is given twice; give one version of it")
     packs = tuple(sorted(packs, key=lambda pack: pack.name))
-    parts = [part for part in manifest["parts"] if part["path"].startswith("documents/")]
+    parts = [part for part in manifest["parts"] if part["path"].startswith("documents/") and part["rows"]]
     stage = Stage(
         "contamination",
         {"packs": [pack.sha256 for pack in packs]},

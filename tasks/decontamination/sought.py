@@ -2,7 +2,8 @@
 
 An example may stand in a corpus in several forms, so it has several passages, and is there if one of them is:
 
-    multiple_choice   the query, each choice, and the query with each choice after it
+    multiple_choice   the query, each choice, and the query with each choice after it; a query with labels at the
+                      beginning of lines ("Passage: ... Question: ...") is several, as it stands elsewhere without them
     last_word         the context with its word
     minimal_pairs     each of the two sentences
     perplexity        the text
@@ -11,12 +12,15 @@ An example may stand in a corpus in several forms, so it has several passages, a
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.evaluation.pack_rows import Example, Kind, read_examples
 from tasks.evaluation.task_pack import TaskPack
+
+_LABEL = re.compile(r"^\s*[A-Z]\w*:\s", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,8 @@ def passages(kind: Kind, example: Example) -> tuple[str, ...]:
     row = example.row
     match kind:
         case "multiple_choice":
-            query, choices = row["query"], tuple(row["choices"])
-            return (query, *choices, *(f"{query} {choice}" for choice in choices))
+            parts = [part for part in _LABEL.split(row["query"]) if part.strip()] or [row["query"]]
+            return (*parts, *row["choices"], *(f"{parts[-1]} {choice}" for choice in row["choices"]))
         case "last_word":
             return (f"{row['context']} {row['word']}",)
         case "minimal_pairs":

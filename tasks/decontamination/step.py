@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from tasks.decontamination.sought import sought_in_packs, sought_in_texts, texts_sha256
 from tasks.decontamination.words import MIN_WORDS, NGRAM_WORDS, words_of
 from tasks.document import Decision, Document, Drop, Keep, Rewrite
-from tasks.evaluation.task_pack import SHIPPED_PACKS, TaskPack, load_pack
+from tasks.evaluation.task_pack import PACK_FILE, PACKS, SHIPPED_PACKS, TaskPack, load_pack
 from tasks.formatters.edits import apply_edits
 from tasks.rule import Rule
 
@@ -94,9 +94,9 @@ class Decontamination(Rule):
         return tuple(map(self.task_pack, self.packs))
 
     def files(self) -> tuple[Path, ...]:
-        """The files of examples; what of them is looked for, `looked_for` says."""
+        """The packs' descriptions, and all files of examples."""
         of_packs = (file for pack in self.task_packs() for task in pack.tasks for file, _ in task.files)
-        return (*of_packs, *map(Path, self.texts))
+        return (*(_description_file(name) for name in self.packs), *of_packs, *map(Path, self.texts))
 
     def looked_for(self) -> dict[str, str]:
         """SHA-256 of each pack and file by its name: with that it determines the output, wherever it lies.
@@ -136,3 +136,10 @@ class Decontamination(Rule):
             return Rewrite(left, edits) if left.strip() else Drop("empty")
 
         return decide
+
+
+def _description_file(name: str) -> Path:
+    """The YAML of one of `packs`, which is there."""
+    pack = name.partition("=")[0]
+    path = PACKS / pack if pack in SHIPPED_PACKS else Path(pack)
+    return path / PACK_FILE if path.is_dir() else path

@@ -19,12 +19,15 @@ from torch import Tensor
 from model.decoder import Decoder
 from model.loss import LOGITS_PER_BLOCK
 from model.rope import rotary_cos_sin
-from tasks.evaluation.bits_per_byte import BATCH_TOKENS
 from tasks.evaluation.prefix_tree import PrefixTree, Request, prefix_trees
 from tasks.tokenizer import END_OF_TEXT_ID
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Tokens of the context, at least the end-of-text that begins a document, and of the continuation, at least one."""
+
+BATCH_TOKENS = {"cpu": 2048, "cuda": 16_384}
+"""Nodes in a batch, padding included. A CPU is twice as fast with activations that stay in its cache as with 16,384
+(6 layers of width 256, ARC)."""
 
 OnDone = Callable[[int], None]
 """Told how many further pairs have been scored."""
@@ -69,9 +72,11 @@ def is_truncated(pair: Pair, max_positions: int) -> bool:
 class LocalScorer:
     """A network in this process."""
 
-    def __init__(self, model: Decoder, *, batch_tokens: int = BATCH_TOKENS, share_context: bool = True) -> None:
+    def __init__(self, model: Decoder, *, batch_tokens: int | None = None, share_context: bool = True) -> None:
+        """`batch_tokens` None is the device's `BATCH_TOKENS`; without `share_context` each pair is read by itself."""
+        device = model.embedding.weight.device.type
         self.model = model
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(device, BATCH_TOKENS["cuda"])
         self.share_context = share_context
 
     @property

@@ -20,7 +20,6 @@ import numpy as np
 
 from tasks.atomic import write_file
 from tasks.checkpoints import load_decoder
-from tasks.evaluation.bits_per_byte import BATCH_TOKENS
 from tasks.evaluation.loglikelihood import LocalScorer, OnDone, Pair
 from tasks.ports import ShardMap
 
@@ -32,13 +31,12 @@ class RequestShard:
     model_folder: str  # a checkpoint, by path or URL
     requests: Path
     scores: Path
-    batch_tokens: int
 
 
 @functools.lru_cache(maxsize=1)
-def _scorer(model_folder: str, batch_tokens: int) -> LocalScorer:
+def _scorer(model_folder: str) -> LocalScorer:
     """Kept by a worker for all of its shards: a checkpoint's folder never changes once it is complete."""
-    return LocalScorer(load_decoder(model_folder)[0], batch_tokens=batch_tokens)
+    return LocalScorer(load_decoder(model_folder)[0])
 
 
 def score_shard(shard: RequestShard) -> int:
@@ -47,7 +45,7 @@ def score_shard(shard: RequestShard) -> int:
         contexts = np.split(stored["contexts"], np.cumsum(stored["context_lengths"])[:-1])
         continuations = np.split(stored["continuations"], np.cumsum(stored["continuation_lengths"])[:-1])
     pairs = [(a.tolist(), b.tolist()) for a, b in zip(contexts, continuations, strict=True)]
-    found = _scorer(shard.model_folder, shard.batch_tokens).loglikelihoods(pairs)
+    found = _scorer(shard.model_folder).loglikelihoods(pairs)
     nats, greedy = zip(*found, strict=True)
     _write(shard.scores, nats=np.array(nats), greedy=np.array(greedy))
     return len(pairs)
@@ -65,7 +63,6 @@ class MappedScorer:
         max_positions: int,
         vocab_size: int,
         num_shards: int,
-        batch_tokens: int = BATCH_TOKENS,
         stage: str = "evaluate",
     ) -> None:
         """`work_dir` is reached by every worker; `stage` names the work in errors and in the engine."""
@@ -76,7 +73,6 @@ class MappedScorer:
         self._max_positions = max_positions
         self._vocab_size = vocab_size
         self._num_shards = num_shards
-        self._batch_tokens = batch_tokens
         self._stage = stage
 
     @property
@@ -118,7 +114,6 @@ class MappedScorer:
             self._model_folder,
             self._work_dir / f"{name}.requests.npz",
             self._work_dir / f"{name}.scores.npz",
-            self._batch_tokens,
         )
         contexts, continuations = zip(*pairs, strict=True)
         _write(

@@ -14,7 +14,7 @@ from tasks.classifiers.proportion import Estimate, percent
 from tasks.diff_report import printable
 from tasks.evaluation.compare import Comparison
 from tasks.evaluation.measures import BITS_PER_BYTE, Measure, ModelScores, centred
-from tasks.markdown import markdown_table
+from tasks.markdown import markdown_cell, markdown_table
 
 if TYPE_CHECKING:
     from tasks.decontamination.report import TaskContamination
@@ -74,7 +74,7 @@ def score_rows(
         found = contamination.get(name.rpartition("/")[0])
         clean = None
         if found is not None and found.hit_ids and isinstance(measure, Measure):
-            others = measure.without(found.hit_ids)
+            others = measure.without(frozenset(found.hit_ids))
             clean = others.estimate() if others else None
         rows.append(
             ScoreRow(
@@ -103,7 +103,8 @@ def table_lines(rows: Sequence[ScoreRow]) -> list[str]:
 
 def table_markdown(rows: Sequence[ScoreRow]) -> str:
     """The same for a page."""
-    return markdown_table(*_table(rows))
+    columns, cells = _table(rows)
+    return markdown_table([markdown_cell(column) for column in columns], cells)
 
 
 def table_records(rows: Sequence[ScoreRow]) -> list[dict[str, str]]:

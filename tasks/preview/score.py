@@ -19,7 +19,7 @@ import pyarrow as pa
 from tasks.checks import Check, Score, checks_of, score_with
 from tasks.document import Document, Drop, ShardReport
 from tasks.language import LanguageRule
-from tasks.manifest import files_identity
+from tasks.manifest import file_sha256
 from tasks.model_files import models_in
 from tasks.ports import ShardMap
 from tasks.rule import Rule
@@ -185,7 +185,7 @@ def score_rules(
     for label, kind, (stage_name, rule) in zip(labels, kinds, rules, strict=True):
         identity = {
             "rule": rule.model_dump(mode="json", exclude=set(limit_fields(rule))),
-            "files": files_identity(rule.files()),
+            "files": [[file.name, file_sha256(file)] for file in rule.files()],
         }
         stage = Stage(f"score_{kind}", identity, rule.libraries, (__name__, type(rule).__module__), after)
         output = run_stage(

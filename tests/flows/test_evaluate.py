@@ -1,21 +1,28 @@
-"""Two small models of different tokenizers are scored on the same documents, and the better one becomes champion."""
+"""Small models are asked the same documents and tasks, and the gate lets the better one through and no other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from prefect.testing.utilities import prefect_test_harness
+from safetensors.torch import load_file
 
-from flows.evaluate import check_evaluate, dry_run_evaluate, evaluate
+from flows import evaluate_gate
+from flows.evaluate import evaluate
+from flows.evaluate_plan import check_evaluate, dry_run_evaluate
 from flows.parameters import EvaluateParameters
 from infra.mlflow_tracker import tracked_run
-from infra.registry import champion, register_model
+from infra.registry import ModelVersion, champion, find_model, move_champion, register_model
 from infra.tracking_client import client
+from tasks.checkpoints import load_decoder
+from tasks.checkpoints.pieces import write_pieces
+from tasks.checkpoints.state import state_json
 from tasks.mixture import MixtureSource
 from tasks.pack import tokenize_bucket, write_token_manifest
 from tasks.recipes.pretraining import PretrainRecipe
@@ -29,7 +36,7 @@ pytestmark = pytest.mark.verify
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """web-smoke@1 took 5 steps, @2 took 60 with another tokenizer, @3 took 5 again."""
+    """web-smoke@1 took 5 steps, @2 took 60 with another tokenizer, @3 took 5 again, and is the same as @1."""
     store = Store.open(tmp_path_factory.mktemp("store"))
     (store.root / "mlflow").mkdir()
     with pytest.MonkeyPatch.context() as patched, prefect_test_harness(server_startup_timeout=90):
@@ -51,7 +58,7 @@ def register(store: Store, vocab_size: int, num_steps: int) -> None:
         pq.write_table(pa.table(columns), corpus / "bucket-000.parquet")
         tokenizer = corpus / "tokenizer.json"
         save_tokenizer(train_tokenizer(texts, TokenizerConfig(vocab_size=vocab_size)), tokenizer)
-        split = HeldOutSplit(fraction=0.1)
+        split = HeldOutSplit(fraction=0.3)
         report = tokenize_bucket(corpus / "bucket-000.parquet", tokenizer, tokens, split=split)
         tokenizer.rename(tokens / "tokenizer.json")
         write_token_manifest(
@@ -89,10 +96,18 @@ def register(store: Store, vocab_size: int, num_steps: int) -> None:
         )
 
 
-def parameters(model: str, wanted: str = "never", dry_run: bool = False) -> EvaluateParameters:
-    scoring = {"profile": "smoke", "prompts": ["In this"]}
+def parameters(model: str, wanted: str = "never", dry_run: bool = False, **scoring: Any) -> EvaluateParameters:
+    promotion = {"champion": wanted, "guarded": scoring.pop("guarded", [])}
+    compare_with = scoring.pop("compare_with", "")
+    scoring = {"profile": "smoke", "prompts": ["In <b>this</b>"], "tasks": ["basics:agreement"], "limit": 30} | scoring
     return EvaluateParameters.model_validate(
-        {"model": model, "scoring": scoring, "promotion": {"champion": wanted}, "dry_run": dry_run}
+        {
+            "model": model,
+            "compare_with": compare_with,
+            "scoring": scoring,
+            "promotion": promotion,
+            "dry_run": dry_run,
+        }
     )
 
 
@@ -102,39 +117,121 @@ def reigning(store: Store) -> str:
     return holder.reference
 
 
+def reign(store: Store, version: str) -> None:
+    client(store).set_registered_model_alias("web-smoke", "champion", version)
+
+
+def artifacts(store: Store, run_id: str) -> set[str]:
+    return {file.path for file in client(store).list_artifacts(run_id)}
+
+
 def test_the_better_one_takes_the_place_and_keeps_it(store: Store) -> None:
     assert reigning(store) == "web-smoke@1"
-    plain = evaluate(parameters("web-smoke@2"))
-    assert plain["promotion"] == {"moved": False, "champion": "", "why": ""}
+    plain = evaluate(parameters("web-smoke@2", compare_with="web-smoke@1"))
+    assert plain["promotion"]["why"] == "" and not plain["promotion"]["moved"]
     assert reigning(store) == "web-smoke@1"
+    (bits, *_) = plain["rows"]
+    assert bits["measure"] == "bits_per_byte" and bits["low"] < bits["score"] < bits["high"] < bits["chance"]
+    assert bits["compared"]["web-smoke@1"]["told"] == "better"
+    by_name = {row["measure"]: row for row in plain["rows"]}
+    agreement = by_name["basics/agreement/acc"]
+    assert agreement["examples"] == 30 and agreement["chance"] == 0.5
+    assert (
+        agreement["centred"] == pytest.approx(2 * agreement["score"] - 1) == pytest.approx(by_name["basics"]["score"])
+    )
 
-    better = evaluate(parameters("web-smoke@2", "if_better"))
+    better = evaluate(parameters("web-smoke@2", "if_better", guarded=["basics/agreement=0.3"]))
     assert better["scores"] == plain["scores"]
     assert better["promotion"]["moved"] and better["promotion"]["champion"] == "web-smoke@2" == reigning(store)
     run = client(store).get_run(better["mlflow_run_id"])
     metrics = run.data.metrics
-    assert metrics["bits_per_byte"] < metrics["champion.bits_per_byte"]
+    assert metrics["gate.bits_per_byte"] < metrics["gate.bits_per_byte_champion"]
+    assert metrics["gate.bits_per_byte_difference_high"] < 0
+    assert metrics["bits_per_byte_low"] < metrics["bits_per_byte"] < metrics["bits_per_byte_high"]
     assert run.data.tags["tokenmill.promotion"] == "moved"
+    assert {"gate.json", "scores.json", "examples.csv", "scores.png"} <= artifacts(store, run.info.run_id)
     (scored,) = run.inputs.model_inputs
-    on_its_page = {metric.key: metric.value for metric in client(store).get_logged_model(scored.model_id).metrics}
-    assert on_its_page["bits_per_byte"] == metrics["bits_per_byte"]
+    on_its_page = {metric.key: metric for metric in client(store).get_logged_model(scored.model_id).metrics}
+    assert on_its_page["bits_per_byte"].value == metrics["bits_per_byte"]
+    assert on_its_page["basics/agreement/acc"].value == agreement["score"]
+    assert on_its_page["basics/agreement/acc"].dataset_name.startswith("basics@")
+    assert "basics/agreement/acc_low" in on_its_page
+    tags = find_model(store, "web-smoke@2").tags
+    assert tags["gate.passed"] == "true" and tags["champion.why"] in tags["gate.why"]
 
     same = evaluate(parameters("web-smoke@2", "if_better"))["promotion"]
     assert not same["moved"] and same["why"] == "web-smoke@2 is the champion already"
 
     worse = evaluate(parameters("web-smoke@3", "if_better"))
     assert not worse["promotion"]["moved"] and reigning(store) == "web-smoke@2"
+    assert "web-smoke@3 is worse than the champion web-smoke@2" in worse["promotion"]["why"]
     assert worse["promotion"]["why"].endswith("web-smoke@2 is champion")
-    tags = client(store).get_run(worse["mlflow_run_id"]).data.tags
+    tags = dict(client(store).get_run(worse["mlflow_run_id"]).data.tags)
     assert tags["tokenmill.promotion"] == "kept"
+
+
+def test_the_same_weights_are_no_better_than_themselves(store: Store) -> None:
+    reign(store, "1")
+    kept = evaluate(parameters("web-smoke@3", "if_better", tasks=[]))["promotion"]
+    assert not kept["moved"] and reigning(store) == "web-smoke@1"
+    assert "has the weights of the champion web-smoke@1 itself" in kept["why"]
+
+
+def test_a_guarded_slice_has_to_be_there(store: Store) -> None:
+    reign(store, "1")
+    moved = evaluate(parameters("web-smoke@2", "if_better", tasks=[], guarded=["held_out/language/unknown"]))
+    assert moved["promotion"]["why"].endswith("no worse in held_out/language/unknown: web-smoke@2 is champion")
+    with pytest.raises(ValueError, match="have no slice 'held_out/language/xx'; there is held_out/source"):
+        evaluate(parameters("web-smoke@1", "if_better", tasks=[], guarded=["held_out/language/xx"]))
+
+
+def test_weights_that_are_not_finite_are_refused(store: Store, tmp_path: Path) -> None:
+    """The registered version's own files, with a NaN in them; what a checkpoint that was damaged later would be."""
+    reign(store, "1")
+    model = find_model(store, "web-smoke@2")
+    kept_files = {file: file.read_bytes() for file in Path(model.folder).iterdir()}
+    weights = Path(model.folder, "model.safetensors")
+    tensors = load_file(weights)
+    tensors["final_norm.weight"][0] = float("nan")
+    try:
+        network, state = load_decoder(model.folder)
+        network.load_state_dict(tensors)
+        written = write_pieces(weights, network.state_dict(), {})
+        Path(model.folder, "state.json").write_bytes(state_json(state, {"model.safetensors": written}))
+        refused = evaluate(parameters("web-smoke@2", "if_better"))
+    finally:
+        for file, content in kept_files.items():
+            file.write_bytes(content)
+    assert not refused["promotion"]["moved"] and reigning(store) == "web-smoke@1"
+    assert "web-smoke@2 is not finite: bits_per_byte" in refused["promotion"]["why"]
+    assert refused["samples"] == [] and refused["rows"][0]["score"] is None
+
+
+def test_a_champion_that_changed_meanwhile_is_not_displaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    reign(store, "1")
+    looked = champion
+
+    def changed(store: Store, name: str) -> ModelVersion | None:
+        move_champion(store, name, "3", "somebody was faster")
+        return looked(store, name)
+
+    monkeypatch.setattr(evaluate_gate, "champion", changed)
+    late = evaluate(parameters("web-smoke@2", "if_better", tasks=[]))["promotion"]
+    assert late["passed"] and not late["moved"] and reigning(store) == "web-smoke@3"
+    assert "the champion has changed meanwhile: evaluate again" in late["why"]
+
+
+def test_workers_find_the_same_scores(store: Store) -> None:
+    alone, two = (evaluate(parameters("web-smoke@2", workers=workers)) for workers in (1, 2))
+    assert two["scores"] == pytest.approx(alone["scores"])
 
 
 def test_a_champion_scores_the_same_on_its_own_and_on_a_candidates_documents(store: Store) -> None:
     """@1 and @3 have the same tokenizer and held-out documents: as champion and as candidate alike, to the last bit."""
-    client(store).set_registered_model_alias("web-smoke", "champion", "1")
-    own = evaluate(parameters("web-smoke@1"))["scores"]["bits_per_byte"]
-    held = evaluate(parameters("web-smoke@3", "if_better"))
-    assert client(store).get_run(held["mlflow_run_id"]).data.metrics["champion.bits_per_byte"] == own
+    own = evaluate(parameters("web-smoke@1", tasks=[]))["scores"]["bits_per_byte"]
+    other = evaluate(parameters("web-smoke@3", tasks=[], compare_with="web-smoke@1"))
+    assert other["rows"][0]["compared"]["web-smoke@1"]["score"] == own
+    assert other["rows"][0]["compared"]["web-smoke@1"]["difference"] == 0
 
 
 def test_refused_before_any_work(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +241,16 @@ def test_refused_before_any_work(store: Store, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(ValueError, match="no server shows it"):
         check_evaluate(parameters("web-smoke@2", "ask"))
+    with pytest.raises(ValueError, match="has no task 'nothing'; it has agreement"):
+        check_evaluate(parameters("web-smoke@2", tasks=["basics:nothing"]))
+    with pytest.raises(ValueError, match="nothing is measured as 'basics/python'; with these tasks there is bits_per"):
+        check_evaluate(parameters("web-smoke@2", guarded=["basics/python"]))
+    with pytest.raises(ValueError, match="is to be compared with itself"):
+        check_evaluate(parameters("web-smoke@2", compare_with="web-smoke@2"))
+    with pytest.raises(ValueError, match="is not in the store any more: leave the search for contamination out"):
+        check_evaluate(parameters("web-smoke@2", contamination=True))
+    with pytest.raises(ValueError, match="none are asked"):
+        check_evaluate(parameters("web-smoke@2", tasks=[], contamination=True))
 
 
 def test_a_dry_run_does_nothing(store: Store) -> None:
@@ -151,5 +258,6 @@ def test_a_dry_run_does_nothing(store: Store) -> None:
     asked = parameters("web-smoke@3", "if_better", dry_run=True)
     result = dry_run_evaluate(check_evaluate(asked), asked)
     assert result["model"] == "web-smoke@3" and result["held_out_documents"] > 0
+    assert result["examples"] == {"basics/agreement": 30}
     assert sorted(path for path in store.root.rglob("*") if "mlflow" not in path.parts) == before
     assert Path(result["token_shards"]).is_dir()

@@ -246,7 +246,7 @@ def test_a_body_of_the_limit_and_one_byte_more(http: httpx.Client, server: Runni
 def test_a_body_that_goes_on_for_ever_is_cut_off(server: Running) -> None:
     with closing(connected(server)) as connection:
         connection.sendall(head("Transfer-Encoding: chunked"))
-        with pytest.raises(OSError):  # noqa: PT012
+        with pytest.raises(OSError):
             for _ in range(10_000):
                 connection.sendall(b"1000\r\n" + b"a" * 4096 + b"\r\n")
                 time.sleep(0.001)
@@ -262,7 +262,13 @@ def test_only_what_says_to_be_json_is_taken(http: httpx.Client, content_type: st
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/", 404), ("GET", "/docs", 404), ("GET", COMPLETIONS, 405), ("POST", "/health", 405), ("PUT", "/v1", 404)],
+    [
+        ("GET", "/", 404),
+        ("GET", "/docs", 404),
+        ("GET", COMPLETIONS, 405),
+        ("POST", "/health", 405),
+        ("PUT", "/v1", 404),
+    ],
 )
 def test_there_are_no_other_paths(http: httpx.Client, method: str, path: str, status: int) -> None:
     error_of(http.request(method, path), status)
@@ -472,9 +478,9 @@ def test_with_a_key_only_who_sends_it_is_let_in(generator: TextGenerator) -> Non
         assert http.get("/health").status_code == 200
         with openai.OpenAI(base_url=f"{server.address}/v1", api_key=key, max_retries=0) as client:
             assert [model.id for model in client.models.list()] == [MODEL]
-        with openai.OpenAI(base_url=f"{server.address}/v1", api_key="another", max_retries=0) as client:
-            with pytest.raises(openai.AuthenticationError):
-                client.completions.create(model=MODEL, prompt="The")
+        other = openai.OpenAI(base_url=f"{server.address}/v1", api_key="another", max_retries=0)
+        with other as client, pytest.raises(openai.AuthenticationError):
+            client.completions.create(model=MODEL, prompt="The")
         # it is asked for by any name, as behind a proxy
         assert http.get("/v1/models", headers={"host": "lm.example", "authorization": f"Bearer {key}"}).is_success
 
@@ -484,6 +490,7 @@ def test_a_model_that_breaks_is_said_to_be_and_the_server_ends_with_1(
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
     with running(generator) as server, closing(connected(server)) as connection:
+
         def broken() -> None:
             raise MemoryError("of this test")
 

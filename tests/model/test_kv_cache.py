@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from model.config import DecoderConfig, RopeScaling
 from model.decoder import Decoder
-from model.kv_cache import KVCache
+from model.kv_cache import KVCache, RowCache
 
 CONFIG = DecoderConfig(
     vocab_size=64, d_model=32, num_layers=2, num_heads=4, num_kv_heads=2, d_ff=48, max_seq_len=16, init_std=0.2
@@ -78,3 +78,33 @@ def test_documents_and_a_cache_do_not_mix() -> None:
             cache=KVCache(CONFIG),
             document_ids_BT=torch.zeros(1, 2, dtype=torch.long),
         )
+
+
+def test_rows_of_unequal_length_and_the_last_takes_a_free_place() -> None:
+    rows = RowCache(CONFIG, max_rows=3, max_len=6)
+    filled = {}
+    for length in (2, 5, 3):
+        key_BKTC = torch.randn(1, 2, length, 8)
+        added = rows.added([length])
+        for layer in range(2):
+            added.append(layer, key_BKTC + layer, -key_BKTC - layer)
+        filled[length] = key_BKTC[0]
+    assert rows.lengths == [2, 5, 3]
+    rows.remove(0)
+    assert rows.lengths == [3, 5]
+    for row, length in enumerate(rows.lengths):
+        assert torch.equal(rows.keys_LRKSC[1, row, :, :length], filled[length] + 1)
+        assert torch.equal(rows.values_LRKSC[0, row, :, :length], -filled[length])
+    rows.remove(1)
+    assert rows.lengths == [3]
+    rows.clear(0)
+    assert not rows.keys_LRKSC[:, 0].any() and not rows.values_LRKSC[:, 0].any()
+
+
+def test_places_are_where_keys_and_values_stand() -> None:
+    rows = RowCache(CONFIG, max_rows=3, max_len=6)
+    rows.vectors.copy_(torch.arange(len(rows.vectors))[:, None])
+    for layer, row in ((0, 0), (1, 2)):
+        places = rows.places(layer, row)
+        assert torch.equal(places[:2].float(), rows.keys_LRKSC[layer, row, :, 0, 0])
+        assert torch.equal(places[2:].float(), rows.values_LRKSC[layer, row, :, 0, 0])

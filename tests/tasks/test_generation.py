@@ -26,7 +26,7 @@ def test_pieces_together_are_the_continuation_and_a_seed_repeats_it(generator: T
     assert generator.continuation("The", max_new_tokens=20, seed=4) != first
     assert generator.continuation("The", max_new_tokens=20, seed=3, top_k=None, top_p=0.9) != first
     greedy = generator.continuation("The", max_new_tokens=20, temperature=0)
-    assert generator.continuation("The", max_new_tokens=20, temperature=0, repetition_penalty=1.5) != greedy
+    assert generator.continuation("The", max_new_tokens=20, temperature=0, repetition_penalty=50.0) != greedy
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 8])
@@ -35,9 +35,7 @@ def test_a_batch_gives_each_prompt_what_it_gets_alone(
     generator: TextGenerator, max_rows: int, temperature: float
 ) -> None:
     alone = [generator.continuation(each, max_new_tokens=12, seed=5, temperature=temperature) for each in PROMPTS]
-    together = generator.continuations(
-        PROMPTS, max_rows=max_rows, max_new_tokens=12, seed=5, temperature=temperature
-    )
+    together = generator.continuations(PROMPTS, max_rows=max_rows, max_new_tokens=12, seed=5, temperature=temperature)
     assert together == alone
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +12,7 @@ from tasks.tokenizer import END_OF_TEXT_ID, TokenizerConfig, train_tokenizer
 from tests.data.prose import prose
 
 VOCAB_SIZE = 400
-TOKENIZER = train_tokenizer(
-    [prose(number) for number in range(20)], TokenizerConfig(vocab_size=VOCAB_SIZE)
-)
+TOKENIZER = train_tokenizer([prose(number) for number in range(20)], TokenizerConfig(vocab_size=VOCAB_SIZE))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tasks.evaluation.bits_per_byte import (
     choose_documents,
     document_texts,
     score_documents,
+    score_each_text,
     score_texts,
     summed,
 )
@@ -168,3 +169,14 @@ def test_the_model_is_left_as_it_was(shards: TokenShards, training: bool):
 def test_no_text_is_refused(shards: TokenShards):
     with pytest.raises(ValueError, match="no text to evaluate on"):
         summed([score_documents(decoder(), shards, [0])])
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 50, 100_000])
+def test_each_text_has_its_own_code_length(folder: Path, batch_tokens: int):
+    model, tokenizer = decoder(), load_tokenizer(folder / "tokenizer.json")
+    each = score_each_text(model, tokenizer, TEXTS, batch_tokens=batch_tokens)
+    for score, text in zip(each, TEXTS, strict=True):
+        assert score.nats == pytest.approx(naive_nats(model, tokenizer.encode(text).ids), rel=1e-5)
+        assert (score.num_bytes, score.num_documents) == (len(text.encode()), 1)
+    assert summed(each).bits_per_byte == pytest.approx(summed([score_texts(model, tokenizer, TEXTS)]).bits_per_byte)
+    assert score_each_text(model, tokenizer, []) == []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from prefect.states import Completed
 from flows.ablate_command import ablate_command
 from flows.ablate_parameters import AblateParameters
 from flows.ablate_plan import LETTERS, MAX_PASSES, AblatePlan, Letter, check_ablate, dry_run_ablate
+from flows.ablate_results import ABLATION_FILE, record
 from flows.ablate_twins import AblatedCorpus, Twin, plan_twins, train_twins
 from flows.console import console
 from flows.progress import progress
@@ -26,27 +25,22 @@ from flows.stages import (
     one_line_failures,
     prefect_tags,
     run_as_task,
-    show_markdown,
-    show_table,
 )
 from flows.training_slot import training_slot
-from infra.mlflow_tracker import MlflowTracker, tracked_run
+from infra.mlflow_tracker import tracked_run
 from infra.ray_map import ray_cluster
 from tasks.ablation.pages import HELD_OUT, EvaluationPages, evaluation_pages, text_groups
-from tasks.ablation.picture import ablation_picture
 from tasks.ablation.report import (
     GroupComparison,
     RecipeFacts,
     TwinFacts,
     compare_groups,
-    report_markdown,
     verdict_sentence,
 )
 from tasks.ablation.scoring import Scores, score_twins
 from tasks.ablation.tokens import page_shards, shared_tokenizer
 from tasks.ablation.verdict import MIN_DOCUMENTS
 from tasks.atomic import write_json
-from tasks.classifiers.proportion import Estimate
 from tasks.curation import make_version
 from tasks.model_files import models_in
 from tasks.pack import TokenShards
@@ -55,9 +49,6 @@ from tasks.recipes.pretraining import PretrainRecipe
 from tasks.refresh import Refresh
 from tasks.tokenizer import TOKENIZER_FILE
 from tasks.version_facts import corpus_sizes
-
-ABLATION_FILE = "ablation.json"
-_WIDTH_PX, _SHOWN_WIDTH_PX = 1200, 640
 
 
 class FailedTwinsError(ValueError):
@@ -83,25 +74,25 @@ def ablate(parameters: AblateParameters) -> dict[str, Any] | State[dict[str, Any
     store = plan.store
     with flow_scope(store, retry=ablate_command(store, parameters)), models_in(store.models):
         names = run_as_task("collect", plan.corpus_names, progress, write=True)
-        run_dir = plan.run_dir(names)
-        with store.lock(f"ablation-{run_dir.name}"):
-            result = _ablate(plan, parameters, names, run_dir)
+        report_dir = plan.report_dir(names)
+        with store.lock(report_dir.name):
+            result = _ablate(plan, parameters, names, report_dir)
     return Completed(message=result["verdict"], data=result)
 
 
 def _ablate(
-    plan: AblatePlan, parameters: AblateParameters, names: Mapping[Letter, str], run_dir: Path
+    plan: AblatePlan, parameters: AblateParameters, names: Mapping[Letter, str], report_dir: Path
 ) -> dict[str, Any]:
     """The run in MLflow, from its link to its end; its twins' runs are its children."""
     store = plan.store
-    file = run_dir / ABLATION_FILE
+    file = report_dir / ABLATION_FILE
     earlier = json.loads(file.read_bytes()) if file.is_file() else {}
     title = f"ablation {_title(parameters, 'a')} | {_title(parameters, 'b')}"
     tags = {"tokenmill.flow": "ablate", **prefect_tags(store)}
-    resume, lock = earlier.get("mlflow_run_id", ""), f"ablation-{run_dir.name}"
+    resume, lock = earlier.get("mlflow_run_id", ""), report_dir.name
     with tracked_run(store, title[:250], tags=tags, resume=resume, lock=lock) as tracker:
         link_tracking(store, tracker.experiment_id, tracker.run_id)
-        run_dir.mkdir(parents=True, exist_ok=True)
+        report_dir.mkdir(parents=True, exist_ok=True)
         write_json(file, {"mlflow_run_id": tracker.run_id})
         configuration: dict[str, Any] = {
             "parameters": parameters.model_dump(mode="json"),
@@ -133,7 +124,7 @@ def _ablate(
             if not failed:
                 groups = compare_groups(run_as_task("score", _scores, plan, twins, pages, shard_map))
         verdict = _no_verdict(failed, len(facts)) if failed else verdict_sentence(groups[0], recipes)
-        result = _recorded(tracker, run_dir, title, verdict, groups, recipes, facts, pages)
+        result = record(tracker, report_dir, title, verdict, groups, recipes, facts, pages)
         if failed:
             raise FailedTwinsError(verdict)
         return result
@@ -272,85 +263,3 @@ def _scores(
 def _no_verdict(failed: Sequence[TwinFacts], num_twins: int) -> str:
     why = "; ".join(f"{twin.name}: {twin.failure}" for twin in failed)
     return f"no verdict, {len(failed)} of {num_twins} models could not be trained: {why}"
-
-
-def _recorded(
-    tracker: MlflowTracker,
-    run_dir: Path,
-    title: str,
-    verdict: str,
-    groups: Sequence[GroupComparison],
-    recipes: Sequence[RecipeFacts],
-    twins: Sequence[TwinFacts],
-    pages: EvaluationPages,
-) -> dict[str, Any]:
-    """The result, in both histories and in the run's folder: table, report, picture, figures."""
-    console.say(verdict)
-    report, picture = run_dir / "report.md", run_dir / "ablation.png"
-    report.write_text(report_markdown(verdict, groups, recipes, twins, pages.counts, len(pages.seen)), encoding="utf-8")
-    show_markdown("ablation", report.read_text(encoding="utf-8"), title)
-    if groups:
-        ablation_picture(groups, picture, title=title, width_px=_WIDTH_PX)
-        _show_picture(groups, run_dir, title)
-        tracker.artifact(picture)
-        show_table("ablation-figures", [_row(each) for each in groups], verdict[:1000])
-    result = {
-        "outcome": groups[0].comparison.outcome if groups else "no verdict",
-        "verdict": verdict,
-        "difference": asdict(groups[0].comparison.difference) if groups else None,
-        "groups": [{"group": each.group, "metric": each.metric, **asdict(each.comparison)} for each in groups],
-        "recipes": [asdict(recipe) for recipe in recipes],
-        "twins": [asdict(twin) for twin in twins],
-        "pages": {**asdict(pages.counts), "near_duplicates_left_out": len(pages.seen)},
-        "trained_tokens": sum(twin.tokens for twin in twins),
-        "training_seconds": round(sum(twin.seconds for twin in twins), 1),
-        "report": str(report),
-        "picture": str(picture) if groups else "",
-        "mlflow_run_id": tracker.run_id,
-    }
-    write_json(run_dir / ABLATION_FILE, result)
-    tracker.artifact(report)
-    tracker.artifact(run_dir / ABLATION_FILE)
-    tracker.metrics({name: value for each in groups for name, value in _figures(each).items()})
-    for recipe in recipes:
-        facts = {"documents_kept": recipe.documents_kept, "train_tokens": recipe.train_tokens, "passes": recipe.passes}
-        tracker.metrics({f"{recipe.letter}.{name}": value for name, value in facts.items()})
-    tracker.tags({"tokenmill.ablation": str(result["outcome"])})
-    tracker.describe(report.read_text(encoding="utf-8"))
-    return result
-
-
-def _figures(row: GroupComparison) -> dict[str, float]:
-    found = row.comparison
-    of = {"a": found.a, "b": found.b, "difference": found.difference}
-    ends = {f"{name}{end}": value for name, each in of.items() for end, value in _ends(each).items()}
-    return {f"{row.group}/{name}": value for name, value in (ends | {"p": found.p_value}).items()}
-
-
-def _ends(estimate: Estimate) -> dict[str, float]:
-    return {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
-
-
-def _row(row: GroupComparison) -> dict[str, object]:
-    found = row.comparison
-    return {
-        "measured on": row.group,
-        "in": row.metric,
-        "documents": found.num_documents,
-        "a": round(found.a.value, 4),
-        "b": round(found.b.value, 4),
-        "b minus a": round(found.difference.value, 4),
-        "from": round(found.difference.low, 4),
-        "to": round(found.difference.high, 4),
-        "p": float(f"{found.p_value:.2g}"),
-        "": found.outcome,
-    }
-
-
-def _show_picture(groups: Sequence[GroupComparison], run_dir: Path, title: str) -> None:
-    """In Markdown: below an image artifact the page spells out its address, which here is the picture itself."""
-    shown = run_dir / "ablation_small.png"
-    ablation_picture(groups, shown, title=title, width_px=_SHOWN_WIDTH_PX)
-    picture = base64.b64encode(shown.read_bytes()).decode()
-    show_markdown("ablation-picture", f"![ablation](data:image/png;base64,{picture})", f"Picture of the {title}")
-    shown.unlink()

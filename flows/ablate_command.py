@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tasks.store import Store
 
 RENAMED_IN: dict[tuple[str, str], dict[str, str]] = {
-    ("ablate", "Measure"): {"held_out_fraction": "held_out", "texts": "text", "data": "tasks_data"},
+    ("ablate", "Measure"): {"held_out_fraction": "held_out", "texts": "text"},
 }
 
 
@@ -77,9 +77,7 @@ def add_options(command: argparse.ArgumentParser, curations: str, profiles: str)
     command.add_argument(
         "--tasks", action="append", default=[], metavar="PACK[:T,T]", help="packs of tasks to measure on as well"
     )
-    command.add_argument(
-        "--tasks-data", default="", type=_absolute, metavar="DIR", help="the data of the pack academic"
-    )
+    command.add_argument("--data", default="", type=_absolute, metavar="DIR", help="folder of the data of academic")
     command.add_argument("--workers", default=0, metavar="N", help="shards at a time (default: all CPUs of Ray)")
 
 
@@ -104,7 +102,7 @@ def parameters_of(options: argparse.Namespace) -> AblateParameters:
             pages=options.pages,
             texts=options.text,
             tasks=options.tasks,
-            data=options.tasks_data,
+            data=options.data,
         ),
         workers=options.workers,
         dry_run=options.dry_run,
@@ -124,7 +122,7 @@ def ablate_command(store: Store, parameters: AblateParameters) -> str:
     words += [f"--text={text}" for text in measure.texts]
     words += [
         *(f"--tasks={pack}" for pack in measure.tasks),
-        *([f"--tasks-data={measure.data}"] if measure.data else []),
+        *([f"--data={measure.data}"] if measure.data else []),
     ]
     words += [f"--workers={parameters.workers}"] if parameters.workers else []
     return shlex.join(words)

@@ -63,8 +63,8 @@ class AblatePlan:
             for letter, recipe in self.recipes.items()
         }
 
-    def run_dir(self, corpora: Mapping[Letter, str]) -> Path:
-        """Where this ablation keeps what it knows: the same question finds the same folder."""
+    def report_dir(self, corpora: Mapping[Letter, str]) -> Path:
+        """Where this ablation keeps what it has found: the same question finds the same folder."""
         identity = {
             "ablation": corpora,
             "training": self.training,
@@ -74,7 +74,7 @@ class AblatePlan:
             "texts": [files_sha256([path]) for path in self.texts],
             "examples": self.examples.identity if self.examples else {},
         }
-        return self.store.runs / fingerprint(identity)[:20]
+        return self.store.root / "reports" / f"ablation-{fingerprint(identity)[:20]}"
 
     def twins(self) -> list[tuple[Letter, PretrainRecipe]]:
         """Recipes and the training of each model, in turns. No two have the same seed: what the chance of a training

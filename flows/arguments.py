@@ -17,6 +17,8 @@ from flows.export_command import add_options as add_export_options
 from flows.generate_command import add_options as add_generate_options
 from flows.option_types import local_path as _path
 from flows.option_types import model_reference as _model
+from flows.option_types import natural as _natural
+from flows.option_types import positive as _positive
 from flows.serve_command import add_options as add_serve_options
 from tasks.source_names import COMMON_CRAWL, EMBEDDED, common_crawl_source, is_common_crawl, is_local_path
 
@@ -329,18 +331,6 @@ def _share(text: str) -> dict[str, str]:
             raise argparse.ArgumentTypeError(f"{text!r} is not of the form {_MIX_FORM}")
         share[key] = value
     return share
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
 
 
 def _age(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def _record(
     reports: Sequence[ContaminationReport],
     tracker: MlflowTracker,
 ) -> dict[str, float]:
-    """Everything about the scores in MLflow; the figures by name."""
+    """Everything about the scores in MLflow; the finite figures by name."""
     total = summed(found.documents)
     counts = {
         "loss": total.loss_nats_per_token,
@@ -214,7 +215,7 @@ def _record(
     tracker.text(examples_csv([found.scores, *others]), "examples.csv")
     for report in reports:
         tracker.json(report.model_dump(mode="json"), f"contamination/{report.corpus}.json")
-    return scores
+    return {name: value for name, value in scores.items() if math.isfinite(value)}
 
 
 def _by_pack(rows: Sequence[ScoreRow], packs: Sequence[str]) -> Mapping[str, list[ScoreRow]]:

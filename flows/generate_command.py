@@ -20,7 +20,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """What a value may be is decided by `model.sampling.Sampling`, in one place."""
     command.epilog = (
         "examples: `tokenmill generate --model web-smoke --prompt 'Once upon'`; with `--prompts-file prompts.txt"
-        " --json` a batch; `echo 'Once upon' | tokenmill generate --model models:/web-smoke@champion`. On a terminal and"
+        " --json` a batch; `echo 'Once upon' | tokenmill generate --model models:/web-smoke@champion`. On a terminal,"
         " without a prompt, a dialogue: an answer to each line"
     )
     command.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 
@@ -13,3 +14,15 @@ def local_path(text: str) -> Path:
 def model_reference(text: str) -> str:
     """A checkpoint folder made absolute; a name or URL as it is."""
     return str(local_path(text)) if Path(text).expanduser().is_dir() else text
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)

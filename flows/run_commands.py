@@ -221,7 +221,7 @@ def _print_pipeline(result: Mapping[str, Any], store: Store) -> None:
     print()
     _print_training(trained)
     if evaluated is not None:
-        print("\nsamples")
+        print("\n".join(["", *evaluated["table"], "", "samples"]))
         for sample in evaluated["samples"]:
             print(f"  {sample['prompt']}|{' '.join(sample['continuation'].split())}")
     print(f"\ncorpus           {refreshed['corpus']} in {refreshed['path']}")

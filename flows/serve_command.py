@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from flows.option_types import model_reference
+from flows.option_types import model_reference, natural, positive
 
 if TYPE_CHECKING:
     from tasks.store import Store
@@ -28,19 +28,19 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="name[@version|@alias], models:/..., or a checkpoint by folder or URL",
     )
     command.add_argument("--host", default="127.0.0.1", metavar="H", help="address (default: 127.0.0.1)")
-    command.add_argument("--port", type=_natural, default=8000, metavar="P", help="default: 8000; 0: a free one")
+    command.add_argument("--port", type=_port, default=8000, metavar="P", help="default: 8000; 0: a free one")
     command.add_argument("--allow-remote", action="store_true", help="an address that others can reach is meant")
     command.add_argument(
-        "--max-rows", type=_positive, default=8, metavar="N", help="continuations at a time (default: 8)"
+        "--max-rows", type=positive, default=8, metavar="N", help="continuations at a time (default: 8)"
     )
     command.add_argument(
-        "--max-queue", type=_natural, default=64, metavar="N", help="that wait for a place; above: 429 (default: 64)"
+        "--max-queue", type=natural, default=64, metavar="N", help="that wait for a place; above: 429 (default: 64)"
     )
     command.add_argument(
-        "--max-tokens", type=_positive, default=None, metavar="N", help="of an answer (default: as the model can)"
+        "--max-tokens", type=positive, default=None, metavar="N", help="of an answer (default: as the model can)"
     )
     command.add_argument(
-        "--max-body-bytes", type=_positive, default=1 << 20, metavar="N", help="of a request (default: 1 MiB)"
+        "--max-body-bytes", type=positive, default=1 << 20, metavar="N", help="of a request (default: 1 MiB)"
     )
 
 
@@ -56,21 +56,21 @@ def serve(options: argparse.Namespace, store: Store) -> int:
     from tasks.completions import CompletionService
     from tasks.generation import TextGenerator
 
-    bound = bound_socket(options.host, options.port)
-    version = find_model(store, options.model)
-    generator = TextGenerator.load(version.folder, version.tokenizer_file)
-    max_tokens = generator.model.config.max_seq_len - 1
-    names = list(dict.fromkeys([_short(version.reference), version.reference, options.model]))
-    served = Served(
-        generator=generator,
-        service=CompletionService(generator, max_rows=options.max_rows, max_queue=options.max_queue),
-        names=names,
-        max_tokens=min(options.max_tokens or max_tokens, max_tokens),
-        max_body_bytes=options.max_body_bytes,
-        api_key=key,
-    )
-    line = _line(names[0], address_of(bound), key is not None)
-    return CompletionServer(served, lambda: print(line, flush=True)).serve_at(bound)
+    with bound_socket(options.host, options.port) as bound:
+        version = find_model(store, options.model)
+        generator = TextGenerator.load(version.folder, version.tokenizer_file)
+        max_tokens = generator.model.config.max_seq_len - 1
+        names = list(dict.fromkeys([_short(version.reference), version.reference, options.model]))
+        served = Served(
+            generator=generator,
+            service=CompletionService(generator, max_rows=options.max_rows, max_queue=options.max_queue),
+            names=names,
+            max_tokens=min(options.max_tokens or max_tokens, max_tokens),
+            max_body_bytes=options.max_body_bytes,
+            api_key=key,
+        )
+        line = _line(names[0], address_of(bound), key is not None)
+        return CompletionServer(served, lambda: print(line, flush=True)).serve_at(bound)
 
 
 def _short(reference: str) -> str:
@@ -85,13 +85,8 @@ def _line(model: str, address: str, has_key: bool) -> str:
     return f"{model} at {address}/v1  (Ctrl-C ends): curl {address}/v1/completions {json_header}{key} -d '{body}'"
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
+def _port(text: str) -> int:
+    port = natural(text)
+    if port > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: there are 65,535")
+    return port

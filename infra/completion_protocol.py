@@ -51,20 +51,18 @@ def error_response(error: ApiError) -> JSONResponse:
 
 def _prompts(value: object) -> tuple[Prompt, ...]:
     """A string, strings, token ids, or lists of token ids."""
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, list) and value and all(type(each) is int for each in value):
-        value = [value]
-    prompts = value if isinstance(value, list) else []
-    if prompts and all(isinstance(each, str) for each in prompts):
-        pass
-    elif not prompts or not all(
-        isinstance(each, list) and all(type(token) is int for token in each) for each in prompts
+    prompts = [value] if isinstance(value, str) or _is_tokens(value) else value
+    if not isinstance(prompts, list) or not (
+        all(isinstance(each, str) for each in prompts) or all(_is_tokens(each) for each in prompts)
     ):
         raise ValueError("it must be a string, a list of strings, a list of token ids, or a list of such lists")
     if not all(prompts):
-        raise ValueError("a prompt is empty; the ids of a list hold the end-of-text token to begin a new document")
+        raise ValueError("a prompt is empty; a list of token ids begins a document with the end-of-text token")
     return tuple(each if isinstance(each, str) else tuple(each) for each in prompts)
+
+
+def _is_tokens(value: object) -> bool:
+    return isinstance(value, list) and all(type(token) is int for token in value)
 
 
 def _stop_strings(value: object) -> tuple[str, ...]:

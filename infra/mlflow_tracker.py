@@ -94,6 +94,7 @@ class MlflowTracker:
         plain = [
             (int(step), {_METRIC_OTHERS.sub("_", key): float(value) for key, value in values.items()})
             for step, values in rows
+            if values
         ]
         few = max(1, METRICS_PER_CALL // max((len(values) for _, values in plain), default=1))
         for start in range(0, len(plain), few):

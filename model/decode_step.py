@@ -74,6 +74,9 @@ class _Buffers(NamedTuple):
     value: Tensor  # (R, K C)
     query_heads: Tensor  # (R, H, C)
     key_heads: Tensor  # (R, K, C)
+    turned_RNC: Tensor
+    turned_queries: Tensor  # (R, K, G, C): a group stands where positions would, all of it looks at the same keys
+    turned_keys_values: Tensor  # (R, 2 K, C)
     gate_RF: Tensor
     up_RF: Tensor
 
@@ -106,7 +109,7 @@ class DecodeStep:
     def logits(self, tokens: list[int]) -> Tensor:
         """(R, V) in fp32 after one token more for each row, in the order of the rows; the cache grows by one place."""
         config, lengths = self._config, self._cache.lengths
-        num_rows, num_heads, head_dim = len(tokens), config.num_heads, config.head_dim
+        num_rows, head_dim = len(tokens), config.head_dim
         assert num_rows == len(lengths), "one token for each row"
         assert max(lengths) < self._cache.max_len, "whoever continues a row knows that there is room"
         device = self._embedding.device
@@ -117,6 +120,8 @@ class DecodeStep:
         cos_RNC, sin_RNC = self._angles(positions_R)
         buffers = self._buffers_for(num_rows)
         stored = self._cache.vectors
+        keys_of_layer = self._cache.keys_LRKSC[:, :num_rows, :, :end].unbind()
+        values_of_layer = self._cache.values_LRKSC[:, :num_rows, :, :end].unbind()
         x_RD = F.embedding(torch.tensor(tokens, device=device), self._embedding)
         for number, layer in enumerate(self._layers):
             normed_RD = self._normed(x_RD, layer.attention_norm)
@@ -128,23 +133,18 @@ class DecodeStep:
                 buffers.query_heads.copy_(self._normed(buffers.query_heads, query_norm))
                 buffers.key_heads.copy_(self._normed(buffers.key_heads, key_norm))
             projected_RNC = buffers.projected_RNC.float()
-            turned_RNC = torch.addcmul(projected_RNC * cos_RNC, projected_RNC.roll(head_dim // 2, -1), sin_RNC).to(
-                x_RD.dtype
-            )
-            stored.index_copy_(0, places[number], turned_RNC[:, num_heads:].reshape(-1, head_dim))
+            swapped_RNC = projected_RNC.roll(head_dim // 2, -1)
+            torch.addcmul(projected_RNC * cos_RNC, swapped_RNC, sin_RNC, out=buffers.turned_RNC)
+            stored.index_copy_(0, places[number], buffers.turned_keys_values.reshape(-1, head_dim))
             attended = F.scaled_dot_product_attention(
-                # the queries of a group stand where positions would: all of them look at the same keys
-                turned_RNC[:, :num_heads].view(num_rows, config.num_kv_heads, -1, head_dim),
-                self._cache.keys_LRKSC[number, :num_rows, :, :end],
-                self._cache.values_LRKSC[number, :num_rows, :, :end],
-                attn_mask=mask,
+                buffers.turned_queries, keys_of_layer[number], values_of_layer[number], attn_mask=mask
             )
-            x_RD = torch.addmm(x_RD, attended.reshape(num_rows, -1), layer.output)
+            x_RD.addmm_(attended.reshape(num_rows, -1), layer.output)
             normed_RD = self._normed(x_RD, layer.feed_forward_norm)
             torch.mm(normed_RD, layer.gate, out=buffers.gate_RF)
             torch.mm(normed_RD, layer.up, out=buffers.up_RF)
             hidden_RF = F.silu(buffers.gate_RF, inplace=True).mul_(buffers.up_RF)
-            x_RD = torch.addmm(x_RD, hidden_RF, layer.down)
+            x_RD.addmm_(hidden_RF, layer.down)
         self._cache.lengths = [length + 1 for length in lengths]
         return F.linear(self._normed(x_RD, self._final_norm), self._head).float()
 
@@ -182,6 +182,8 @@ class DecodeStep:
             widths = [heads * config.head_dim for heads in (config.num_heads, config.num_kv_heads, config.num_kv_heads)]
             memory = self._embedding.new_empty(num_rows, sum(widths))
             query, key, value = torch.split(memory, widths, dim=1)
+            turned_RNC = self._embedding.new_empty(num_rows, sum(widths) // config.head_dim, config.head_dim)
+            queries, keys_values = torch.split(turned_RNC, [config.num_heads, 2 * config.num_kv_heads], dim=1)
             gate_RF = self._embedding.new_empty(num_rows, config.d_ff)
             self._buffers[num_rows] = _Buffers(
                 memory.view(num_rows, -1, config.head_dim),
@@ -190,6 +192,9 @@ class DecodeStep:
                 value,
                 query.view(num_rows, -1, config.head_dim),
                 key.view(num_rows, -1, config.head_dim),
+                turned_RNC,
+                queries.view(num_rows, config.num_kv_heads, -1, config.head_dim),
+                keys_values,
                 gate_RF,
                 torch.empty_like(gate_RF),
             )

@@ -130,6 +130,7 @@ class Generation:
         self._waiting.append(row)
         return row.id
 
+    @torch.inference_mode()
     def remove(self, row_id: int) -> None:
         """Nobody waits for this row any more; nothing happens where it has ended already."""
         self._waiting = [row for row in self._waiting if row.id != row_id]

@@ -106,7 +106,7 @@ class Sampler:
 
 
 def _greatest(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The greatest, falling, and their ids: at least as many as reach `top_p`; all of them are sorted only at the last."""
+    """The greatest, falling, and their ids: at least as many as reach `top_p`; all are sorted only at the last."""
     num_taken = 1_024
     while num_taken < len(probabilities):
         greatest, ids = probabilities.topk(num_taken)

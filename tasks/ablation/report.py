@@ -133,7 +133,7 @@ def report_markdown(
         if groups
         else "Nothing: not all models were trained.",
         "The intervals are of 95 %. They hold both kinds of noise: which documents are scored, and how a training"
-        " happens to go (standard errors above; paired differences as in Miller 2024, arXiv:2411.00640, added to Welch's"
+        " happens to go (standard errors above; paired differences as in Miller 2024, arXiv:2411.00640, and Welch's"
         " variance between runs). Only one row decides: of twenty that are looked at, one differs by chance.",
         "## Kept",
         markdown_table(

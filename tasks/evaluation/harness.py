@@ -206,7 +206,7 @@ def evaluate_tasks(
 
 def run_task(lm: LM, task: PackTask, examples: Sequence[Example], *, seed: int = 0) -> TaskResult:
     """The result of one task on these of its examples, from any model that the harness knows."""
-    asked = PackConfigurableTask(task, examples, _shots(task, examples, seed))
+    asked = PackConfigurableTask(task, examples, few_shots(task, examples, seed))
     found = evaluate(lm, {"tasks": {task.name: asked}, "groups": {}}, bootstrap_iters=0)
     truncated = lm.truncated if isinstance(lm, HarnessModel) else set()
     scores = []
@@ -266,7 +266,7 @@ def _prompt(task: PackTask, example: Example) -> str:
     return query + task.entry.prompt_end
 
 
-def _shots(task: PackTask, examples: Sequence[Example], seed: int) -> dict[str, str]:
+def few_shots(task: PackTask, examples: Sequence[Example], seed: int) -> dict[str, str]:
     """By id, solved examples of the task to put before the query: others than it, and the same for every choice of
     examples to evaluate."""
     if not task.num_fewshot:

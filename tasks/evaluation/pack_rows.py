@@ -66,8 +66,13 @@ def checked_bytes(file: Path, sha256: str) -> bytes:
     return content
 
 
-def read_examples(files: Sequence[tuple[Path, str]], kind: Kind, keys: Mapping[str, str]) -> Iterator[Example]:
+def read_examples(
+    files: Sequence[tuple[Path, str]], kind: Kind, keys: Mapping[str, str], *, exact: bool = False
+) -> Iterator[Example]:
     """The examples of a task's files (path and SHA-256), in order. `keys` says under which key a field stands.
+
+    Texts lose the white space around them, but for what perplexity is measured on and where they are `exact`: a prompt
+    ends where its question does (as llm-foundry's `strip_data`).
 
     Raises ValueError for the first file or row that is not as it has to be.
     """
@@ -77,7 +82,7 @@ def read_examples(files: Sequence[tuple[Path, str]], kind: Kind, keys: Mapping[s
         num_rows = 0
         for line, row in _rows(file, checked_bytes(file, sha256)):
             num_rows += 1
-            fields = _fields(file, line, kind, keys, row)
+            fields = _fields(file, line, kind, keys, row, exact or kind == "perplexity")
             row_id = _row_id(row)
             seen[row_id] += 1
             if seen[row_id] > 1:
@@ -116,9 +121,10 @@ def _rows(file: Path, content: bytes) -> Iterator[tuple[int, Mapping[str, Any]]]
         raise ValueError(f"{file} is damaged behind line {number}: {error}") from error
 
 
-def _fields(file: Path, line: int, kind: Kind, keys: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the kind, checked. Texts lose the white space around them, but for what perplexity is measured on:
-    a prompt ends where its question does (as llm-foundry's `strip_data`)."""
+def _fields(
+    file: Path, line: int, kind: Kind, keys: Mapping[str, str], row: Mapping[str, Any], exact: bool
+) -> dict[str, Any]:
+    """The fields of the kind, checked."""
 
     def value(field: str) -> Any:
         key = keys.get(field, field)
@@ -135,7 +141,7 @@ def _fields(file: Path, line: int, kind: Kind, keys: Mapping[str, str], row: Map
             found.encode("utf-8")
         except UnicodeEncodeError as error:
             raise RowError(file, line, f"character {error.start} of {field} is half a character") from error
-        return found if kind == "perplexity" else found.strip()
+        return found if exact else found.strip()
 
     if kind != "multiple_choice":
         return {field: text(field, value(field)) for field in FIELDS[kind]}

@@ -77,6 +77,7 @@ class TaskEntry(Configuration):
     description: str = ""
     files: tuple[PackFile, ...] = Field(min_length=1)
     keys: Mapping[str, str] = Field({}, description="By field of the kind, the key of a row that it stands under")
+    exact: bool = Field(False, description="Texts keep the white space around them, which is else taken away")
     prompt_end: str = Field("", description="What follows the query of a multiple-choice task, such as '\\nAnswer:'")
     num_fewshot: int = Field(0, ge=0, le=64, description="Solved examples of the same task before each query")
     chance: float = Field(0.0, ge=0, lt=1, description="The main metric of a model that knows nothing")
@@ -168,7 +169,7 @@ class PackTask:
 
     def examples(self) -> Iterator[Example]:
         """In the order of the files. Raises ValueError: which file, which line, which field; or both hashes."""
-        return read_examples(self.files, self.entry.kind, self.entry.keys)
+        return read_examples(self.files, self.entry.kind, self.entry.keys, exact=self.entry.exact)
 
     def choose(self, limit: int | None, seed: int = 0) -> list[Example]:
         """At most `limit` examples, in the order of the files: those with the smallest SHA-256 of seed and id.

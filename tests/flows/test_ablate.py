@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.ablate import ABLATION_FILE, FailedTwinsError, ablate
+from flows.ablate import FailedTwinsError, ablate
 from flows.ablate_parameters import AblateParameters
+from flows.ablate_results import ABLATION_FILE
 from infra.ray_map import ray_cluster
 from infra.tracking_client import client
 from tasks.store import RUN_RECORD, Store
@@ -153,5 +154,5 @@ def test_a_failed_model_ends_the_ablation_without_a_verdict_and_is_shown(store: 
     hopeless += ["checkpoint_every_steps=4", "evaluate_every_steps=4", "spikes.min_loss_scale=1e-9"]
     with pytest.raises(FailedTwinsError, match=r"^no verdict, 4 of 4 models could not be trained: a seed 0: "):
         ablate(parameters(source, *NO_RULES, settings=hopeless))
-    reports = [file.read_text() for file in store.runs.glob("*/report.md")]
+    reports = [file.read_text() for file in (store.root / "reports").glob("*/report.md")]
     assert sum("failed: " in report for report in reports) == 1

@@ -78,7 +78,7 @@ def test_the_same_question_finds_the_same_folder(store: Store, source: Path, tmp
 
     def folder(change: dict[str, Any]) -> Path:
         plan = check_ablate(parameters(source, **change))
-        return plan.run_dir(plan.corpus_names(write=False))
+        return plan.report_dir(plan.corpus_names(write=False))
 
     folders = [folder(change) for change in changes]
     assert len(set(folders)) == len(changes)

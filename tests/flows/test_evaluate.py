@@ -205,6 +205,7 @@ def test_weights_that_are_not_finite_are_refused(store: Store, tmp_path: Path) -
     assert not refused["promotion"]["moved"] and reigning(store) == "web-smoke@1"
     assert "web-smoke@2 is not finite: bits_per_byte" in refused["promotion"]["why"]
     assert refused["samples"] == [] and refused["rows"][0]["score"] is None
+    assert "bits_per_byte" not in refused["scores"]
 
 
 def test_a_champion_that_changed_meanwhile_is_not_displaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

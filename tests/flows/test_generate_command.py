@@ -80,7 +80,7 @@ def test_options_reach_the_model(
     )
     assert whole == f"The{text}\n"
     stop = text[6:8]
-    words += ["--repetition-penalty", "1.3", "--seed", "5", "--stop", stop, "--stop", "never there"]
+    words += ["--repetition-penalty", "1.3", "--seed", "5", f"--stop={stop}", "--stop", "never there"]
     assert run(store, checkpoint, *words) == 0
     assert capsys.readouterr().out == f"The{text[: text.index(stop)]}\n"
 
@@ -94,7 +94,7 @@ def test_options_reach_the_model(
         (["--prompts-file", "bad.txt"], "bad.txt is no UTF-8 text: byte 4 is 0xff"),
         (["--prompts-file", "none.txt"], "there is no prompt in"),
         (["--prompts-file", "absent.txt"], "absent.txt"),
-        (["--prompt", "a " * 40], "new ones exceed the model's 64 positions"),
+        (["--prompt", "qx" * 60], "new ones exceed the model's 64 positions"),
         (["--prompt", "a", "--prompt", "b" * 99], "prompt 2: a prompt of"),
         (["--prompt", "a", "--max-tokens", "0"], "max_new_tokens is 0"),
         (["--prompt", "a", "--temperature", "nan"], "temperature is nan"),

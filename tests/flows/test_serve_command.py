@@ -56,8 +56,17 @@ def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(tmp_path: Path, m
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"port {port}, can not be served: Address already in use"):
             refused(tmp_path, "--port", str(port))
-    with pytest.raises(ValueError, match="choose another --port"):
-        refused(tmp_path, "--port", "70000")
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--port", "65536"), ("--port", "-1"), ("--max-rows", "0"), ("--max-queue", "-1"), ("--max-tokens", "0")]
+)
+def test_numbers_that_can_not_be_are_refused(
+    tmp_path: Path, wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        refused(tmp_path, "=".join(wrong))
+    assert f"argument {wrong[0]}: '{wrong[1]}' is" in capsys.readouterr().err
 
 
 @contextmanager

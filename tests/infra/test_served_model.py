@@ -76,7 +76,7 @@ def test_prompts_are_continued_together_with_all_options(served: Continuation, g
     stop = expected[0][3:5]
     stopped = served.predict(None, ["The"], handed_on({**params, "stop": [stop]}))
     assert stopped == [expected[0][: expected[0].index(stop)]]
-    assert served.predict(None, ["The"], None) == [generator.continuation("The")]
+    assert served.predict(None, ["The"], handed_on({})) == [generator.continuation("The", max_new_tokens=32)]
 
 
 def test_what_can_not_work_is_refused(served: Continuation) -> None:

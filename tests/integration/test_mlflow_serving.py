@@ -23,9 +23,9 @@ from tests.infra.small_model import CORPUS_DIGEST, small_model
 from tests.integration.running import environment, tokenmill
 from tests.integration.serving import free_port
 
-READY_TIMEOUT_S = 120
+READY_TIMEOUT_S = 240
 STOP_TIMEOUT_S = 20
-PROMPTS = ["The old harbour", "", "a b  c é 日本", "<|end_of_text|> spelled out"]
+PROMPTS = ["The old harbour", "a b  c é 日本", "<|end_of_text|> spelled out"]
 
 
 def registered(folder: Path) -> Store:
@@ -125,36 +125,26 @@ def alive(group: int) -> bool:
 
 
 @pytest.mark.verify
-@pytest.mark.parametrize("uri", ["models:/served@champion", "models:/served/1"])
-def test_it_answers_as_the_command_does(tmp_path: Path, uri: str) -> None:
+def test_it_answers_as_the_command_does(tmp_path: Path) -> None:
     store = registered(tmp_path / "store")
     (tmp_path / "empty").mkdir()
-    with served(store, uri, tmp_path / "empty") as port:
+    with served(store, "models:/served@champion", tmp_path / "empty") as port:
         for seed, temperature in ((3, 0.8), (0, 0.0)):
             params = {"max_new_tokens": 10, "temperature": temperature, "top_k": 20, "seed": seed}
             status, content = asked(port, "POST", "/invocations", {"inputs": PROMPTS, "params": params})
             assert status == 200, content
             continuations = json.loads(content)["predictions"]
-            if temperature:
-                assert any(continuations)
-            for prompt, continuation in zip(PROMPTS[: 1 + 3 * bool(temperature)], continuations, strict=False):
-                options = [
-                    "--max-tokens",
-                    "10",
-                    "--temperature",
-                    str(temperature),
-                    "--top-k",
-                    "20",
-                    "--seed",
-                    str(seed),
-                ]
-                said = tokenmill(
-                    *("generate", "--model", "served@champion", "--prompt", prompt, *options),
-                    store=store.root,
-                    cwd=tmp_path / "empty",
-                )
-                assert said.returncode == 0, said.stderr
-                assert said.stdout == f"{prompt}{continuation}\n"
+            said = tokenmill(
+                *("generate", "--model", "served@champion", "--json", "--max-tokens", "10", "--top-k", "20"),
+                *("--temperature", str(temperature), "--seed", str(seed)),
+                *(word for prompt in PROMPTS for word in ("--prompt", prompt)),
+                store=store.root,
+                cwd=tmp_path / "empty",
+            )
+            assert said.returncode == 0, said.stderr
+            answers = json.loads(said.stdout.splitlines()[-1])["answers"]
+            assert [answer["continuation"] for answer in answers] == continuations
+            assert any(continuations)
 
         too_long = {"inputs": ["word " * 200], "params": {"max_new_tokens": 10}}
         for wrong in (too_long, {"inputs": ["a"], "params": {"temperature": -1.0}}, {"inputs": {"a": 1}}, {"other": 1}):

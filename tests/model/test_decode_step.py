@@ -90,7 +90,7 @@ def test_it_reads_the_models_own_memory() -> None:
     model = random_decoder(TINY)
     cache = RowCache(TINY, max_rows=1)
     step = DecodeStep(model, cache)
-    model.blocks[1].feed_forward.down.weight.mul_(3.0)
+    model.get_parameter("blocks.1.feed_forward.down.weight").mul_(3.0)
     model.embedding.weight.mul_(0.5)
     text = torch.tensor([5, 6, 7])
     read(model, cache, [text[:2]])

@@ -61,7 +61,7 @@ def test_a_row_says_what_it_says_alone(model: Decoder, max_rows: int) -> None:
     assert generate_batch(model, PROMPTS, SAMPLINGS, eos_id=end, max_rows=max_rows) == cut
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 @given(
     arrivals=st.lists(
         st.tuples(st.integers(0, 6), st.integers(1, 12), st.integers(1, 9), st.booleans(), st.integers(0, 12)),
@@ -123,7 +123,7 @@ def sampling_of(number: int, num_new: int, at_random: bool) -> Sampling:
 
 
 def test_greedy_is_what_transformers_says_of_a_padded_batch(model: Decoder) -> None:
-    theirs = reference_network(model)
+    theirs: Any = reference_network(model)
     longest = max(len(prompt) for prompt in PROMPTS)
     padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in PROMPTS])
     looked_at = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in PROMPTS])
@@ -135,10 +135,10 @@ def test_greedy_is_what_transformers_says_of_a_padded_batch(model: Decoder) -> N
 
 
 def test_the_ends_are_told_with_the_last_token(model: Decoder) -> None:
-    tokens = alone(model, [5, 9, 2], greedy(6))
-    assert len(set(tokens[:4])) == 4
+    prompt = next(prompt for prompt in PROMPTS if len(set(alone(model, prompt, greedy(4)))) == 4)
+    tokens = alone(model, prompt, greedy(4))
     batch = Generation(model, max_rows=2, eos_id=tokens[3])
-    first, second = batch.add([5, 9, 2], greedy(3)), batch.add([5, 9, 2], greedy(6))
+    first, second = batch.add(prompt, greedy(3)), batch.add(prompt, greedy(6))
     assert (batch.num_rows, batch.num_free) == (2, 0)
     assert batch.step() == [Drawn(first, tokens[0]), Drawn(second, tokens[0])]
     assert batch.step() == [Drawn(first, tokens[1]), Drawn(second, tokens[1])]
@@ -253,5 +253,5 @@ def test_training_is_undisturbed() -> None:
     """A network that is being trained is continued from, and trains on with the weights and the graph that it had."""
     model = random_decoder(CONFIG)
     list(generate(model, [1, 2], max_new_tokens=3, eos_id=None, seed=0))
-    model.loss(torch.tensor([[1, 2, 3]]), torch.tensor([[2, 3, 4]])).backward()
+    model.loss(torch.tensor([[1, 2, 3]]), torch.tensor([[2, 3, 4]])).backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in model.parameters())

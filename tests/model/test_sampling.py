@@ -59,7 +59,7 @@ def test_frequencies_are_those_of_transformers(changes: dict[str, Any]) -> None:
     expected = reference_probabilities(logits_V, prompt, row.sampling)
     # each draw as the first one: what was drawn is penalised too
     generator = row._generator
-    counts = Counter()
+    counts: Counter[int] = Counter()
     for _ in range(num):
         fresh = sampler(prompt, **changes)
         fresh._generator = generator

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from tasks.ablation.pages import HELD_OUT, evaluation_pages
-from tasks.ablation.scoring import TrainedTwin, score_twins
+from tasks.ablation.scoring import Examples, TrainedTwin, score_twins
 from tasks.checkpoints import load_decoder
 from tasks.evaluation.bits_per_byte import score_texts
+from tasks.evaluation.harness import evaluate_tasks
+from tasks.evaluation.loglikelihood import LocalScorer
+from tasks.evaluation.task_pack import load_pack
 from tasks.ports import InProcessMap
 from tasks.store import Store
 from tasks.tokenizer import load_tokenizer
@@ -45,3 +48,27 @@ def test_every_model_scores_every_page_with_both_of_its_texts(tmp_path: Path) ->
     counting = CountingMap()
     score_twins(store.work, [*twins, TrainedTwin(run="run-2", checkpoint=str(made[0][0]))], tokenizer, chosen, counting)
     assert counting.ran == {"ablation_scores": 1}
+
+
+def test_tasks_are_scored_as_an_evaluation_scores_them(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    corpus = make_version(store, "a", pages(range(30)))
+    chosen = evaluation_pages(store.work, [corpus] * 2, [], InProcessMap(), held_out_fraction=FRACTION, max_pages=3)
+    folder, tokenizer = small_model(tmp_path / "models")
+    examples = Examples(("basics:agreement,last_words",), None, 12)
+    twin = TrainedTwin(run="run", checkpoint=str(folder))
+    scores = score_twins(store.work, [twin], tokenizer, chosen, InProcessMap(), examples=examples)[0]
+    assert list(scores) == [HELD_OUT, "basics/agreement", "basics/last_words"]
+    model, _ = load_decoder(folder)
+    results = evaluate_tasks(
+        LocalScorer(model), load_tokenizer(tokenizer), load_pack("basics"), ["agreement", "last_words"], limit=12
+    )
+    for result in results:
+        found = scores[f"basics/{result.task}"]
+        assert (found.metric, found.higher_is_better, len(found.pages)) == ("acc", True, 12)
+        assert found.values.sum() / found.sizes.sum() == pytest.approx(result.metrics["acc"])
+
+
+def test_a_task_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="the pack basics has no task 'agrement'"):
+        _ = Examples(("basics:agrement",), None, 12).identity

@@ -16,14 +16,14 @@ from tokenizers import Tokenizer
 from model.config import DecoderConfig, padded_vocab_size
 from model.decoder import Decoder
 from tasks.evaluation.bits_per_byte import score_texts, summed
-from tasks.evaluation.harness import HarnessModel, PackConfigurableTask, _shots, evaluate_tasks
+from tasks.evaluation.harness import HarnessModel, PackConfigurableTask, evaluate_tasks, few_shots
 from tasks.evaluation.loglikelihood import LocalScorer
 from tasks.evaluation.pack_rows import RowError
 from tasks.evaluation.task_pack import METRICS, TaskPack, load_pack
 from tasks.evaluation.task_result import TaskResult, aggregate
 from tasks.tokenizer import END_OF_TEXT_ID, TokenizerConfig, train_tokenizer
 from tests.data.prose import prose
-from tests.tasks.evaluation.own_pack import ROWS, jsonl, write_pack
+from tests.tasks.evaluation.own_pack import ROWS, jsonl, write_file, write_pack
 
 MAX_POSITIONS = 64
 
@@ -126,22 +126,15 @@ def test_every_metric_is_made_of_its_examples(pack: TaskPack, results: dict[str,
             assert aggregate(metric, found.examples) == pytest.approx(value, rel=1e-12)
 
 
-def test_a_model_that_knows_nothing_is_not_right_by_the_order_of_a_pair(tmp_path: Path, tokenizer: Tokenizer):
+def test_a_model_that_knows_nothing_is_not_right_by_the_order_of_a_pair(tmp_path: Path):
     """All sentences are equally probable to it, and numpy's argmax takes the first."""
-    (tmp_path / "rows").mkdir()
     rows = [{"right": f"{letter} a", "wrong": f"{letter} b"} for letter in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNO"]
-    changed = write_pack(tmp_path)
-    task = load_pack(write_pack(changed, pairs={"files": [_file(tmp_path, rows)]})).tasks[2]
+    file = write_file(tmp_path, "rows/pairs.jsonl", jsonl(rows))
+    task = load_pack(write_pack(tmp_path, pairs={"files": [file]})).tasks[2]
     asked = PackConfigurableTask(task, task.choose(None), {})
     gold = [row["target"] for row in asked.eval_docs]
     assert all(row["choices"][row["target"]].endswith("a") for row in asked.eval_docs)
     assert 0.25 < sum(gold) / len(gold) < 0.75
-
-
-def _file(folder: Path, rows: list[dict[str, Any]]) -> dict[str, str]:
-    from tests.tasks.evaluation.own_pack import write_file
-
-    return write_file(folder, "rows/pairs.jsonl", jsonl(rows))
 
 
 def test_needs_no_network_and_leaves_nothing_behind(
@@ -183,9 +176,9 @@ def test_a_limit_takes_the_same_examples_each_time_and_progress_is_told(
 
 def test_solved_examples_are_others_and_do_not_depend_on_the_limit(tmp_path: Path):
     task = load_pack(write_pack(tmp_path, choices={"num_fewshot": 2})).tasks[0]
-    everything = _shots(task, task.choose(None), 0)
-    assert _shots(task, task.choose(2), 0).items() <= everything.items()
-    assert _shots(task, task.choose(None), 1) != everything
+    everything = few_shots(task, task.choose(None), 0)
+    assert few_shots(task, task.choose(2), 0).items() <= everything.items()
+    assert few_shots(task, task.choose(None), 1) != everything
     for example in task.examples():
         shots = everything[example.id]
         assert shots.count("Question: ") == shots.count("\nAnswer: it ") == 2
@@ -196,7 +189,7 @@ def test_solved_examples_are_others_and_do_not_depend_on_the_limit(tmp_path: Pat
     assert row["prompt"] == f"{everything[first.id]}{first.row['query']}\nAnswer:"
     too_many = load_pack(write_pack(tmp_path / "many", choices={"num_fewshot": 6})).tasks[0]
     with pytest.raises(ValueError, match="choices has 6 examples, too few for 6 before each query"):
-        _shots(too_many, too_many.choose(1), 0)
+        few_shots(too_many, too_many.choose(1), 0)
 
 
 def test_wrong_input_is_refused_before_the_model_is_asked(

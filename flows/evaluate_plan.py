@@ -71,7 +71,7 @@ class EvaluatePlan:
 
 def check_tasks(scoring: Scoring, promotion: Promotion) -> tuple[list[AskedTasks], ModelGateRules]:
     """The tasks that are asked, and the rules of the gate. ValueError for what is not there, or not measured."""
-    asked = asked_tasks(scoring.tasks, Path(scoring.data) if scoring.data else None)
+    asked = asked_tasks(scoring.tasks, Path(scoring.data) if scoring.data else None, current_store().work)
     metric, guarded = resolved_measure(promotion.metric, asked), guards(promotion.guarded, asked)
     return asked, ModelGateRules(metric=metric, guarded=guarded)
 

@@ -189,7 +189,8 @@ class Scoring(Form):
         default_factory=lambda: ["basics"],
         title="Tasks",
         description="Packs of evaluation tasks: basics, academic (its data lies in a folder of yours), or the path of"
-        " one of your own; PACK:task,task asks some of its tasks. Empty: held-out text alone.",
+        " one of your own; PACK:task,task asks some of its tasks; harness:hellaswag,arc_easy fetches stock tasks of"
+        " lm-evaluation-harness. Empty: held-out text alone.",
     )
     data: str = Field(
         "", title="Folder of academic's data", pattern=r"^$|^/", description="An absolute path; empty: none."

@@ -23,6 +23,9 @@ from model.kv_cache import RowCache
 from model.norm import RMSNorm
 from model.rope import rotary_cos_sin
 
+HEAD_FIRST_ROWS = 7
+"""From so many rows on a CPU is quicker at head times rows: 26 ms instead of 38 for 8 rows and 50,304 x 768 (MKL)."""
+
 
 class _Layer(NamedTuple):
     """A block's parameters; matrices are transposed views."""
@@ -146,7 +149,13 @@ class DecodeStep:
             hidden_RF = F.silu(buffers.gate_RF, inplace=True).mul_(buffers.up_RF)
             x_RD.addmm_(hidden_RF, layer.down)
         self._cache.lengths = [length + 1 for length in lengths]
-        return F.linear(self._normed(x_RD, self._final_norm), self._head).float()
+        return self._head_product(self._normed(x_RD, self._final_norm)).float()
+
+    def _head_product(self, x_RD: Tensor) -> Tensor:
+        """(R, V). The same numbers in either order, of which a CPU's library is faster at one."""
+        if x_RD.is_cpu and len(x_RD) >= HEAD_FIRST_ROWS:
+            return torch.mm(self._head, x_RD.t()).t().contiguous()
+        return F.linear(x_RD, self._head)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         """`RMSNorm`; on a CPU in five operations instead of the twelve that torch's own is made of there."""

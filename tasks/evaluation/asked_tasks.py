@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.evaluation.measures import BITS_PER_BYTE
 from tasks.evaluation.slices import DIMENSIONS
-from tasks.evaluation.task_pack import METRICS, PackTask, TaskPack, load_pack
+from tasks.evaluation.task_pack import METRICS, PACK_FILE, PackTask, TaskPack, load_pack
 
 _SLICES = tuple(f"held_out/{dimension}/" for dimension in DIMENSIONS)
 
@@ -25,21 +26,36 @@ class AskedTasks:
         return self.pack.select(self.names)
 
 
-def asked_tasks(references: Sequence[str], data: Path | None) -> list[AskedTasks]:
+def asked_tasks(references: Sequence[str], data: Path | None, work: Path) -> list[AskedTasks]:
     """The packs that are named, with their files found; `data` is the folder of files that do not lie beside a pack.
 
-    Raises ValueError for a pack or task that is not there, and for two packs of one name.
+    `harness:hellaswag,arc_easy` are stock tasks of lm-evaluation-harness, fetched once into a folder of `work`. Raises
+    ValueError for a pack or task that is not there, and for two packs of one name.
     """
     found: list[AskedTasks] = []
     for reference in references:
         place, names = split_reference(reference)
-        pack = load_pack(place, data if place == "academic" else None)
-        asked = AskedTasks(pack, names)
+        if place == "harness" and not Path(place).exists():
+            asked = AskedTasks(load_pack(_stock_pack(names or (), work)), None)  # groups have become their tasks
+        else:
+            asked = AskedTasks(load_pack(place, data if place == "academic" else None), names)
+        pack = asked.pack
         assert asked.tasks  # unknown names are refused here
         if any(pack.name == other.pack.name for other in found):
             raise ValueError(f"the pack {pack.name} is asked twice: name all its tasks at once, PACK:task,task")
         found.append(asked)
     return found
+
+
+def _stock_pack(names: Sequence[str], work: Path) -> Path:
+    """The pack of these stock tasks; it needs the network the first time alone."""
+    digest = hashlib.sha256(",".join(sorted(names)).encode()).hexdigest()
+    folder = work / f"harness-{digest[:12]}"
+    if (folder / PACK_FILE).is_file():
+        return folder
+    from tasks.evaluation.stock_tasks import write_stock_pack
+
+    return write_stock_pack(names, folder)
 
 
 def split_reference(reference: str) -> tuple[str, tuple[str, ...] | None]:

@@ -3,7 +3,8 @@
 Bits per byte: the code length of the held-out texts under the model, in bits, divided by their length in bytes of
 UTF-8. Each document is scored alone, cut into consecutive chunks of the context length. The first token is predicted
 from end-of-text, the first of each further chunk from the last token of the chunk before, as in the rolling
-log-likelihood of EleutherAI's lm-evaluation-harness; the end-of-text after the document is not scored.
+log-likelihood of EleutherAI's lm-evaluation-harness (which gives the last chunk a full context, as we do not); the
+end-of-text after the document is not scored.
 
 Models with different tokenizers are compared on the same documents: `document_texts` gives the texts that token shards
 hold, exactly, and `score_texts` scores a model on them with its own tokenizer.

@@ -54,6 +54,8 @@ class Measure:
     """What a model that knows nothing would get, where that can be said."""
     is_share: bool = False
     figure: Callable[[Ratios], Ratios] = unchanged
+    num_truncated: int = 0
+    """Examples of which the network could not read all."""
 
     @property
     def num_examples(self) -> int:
@@ -228,6 +230,7 @@ def _task_measure(pack: str, result: TaskResult, metric: str) -> Measure:
         chance=result.chance if metric in _SHARES else None,
         is_share=metric in _SHARES,
         figure=figure,
+        num_truncated=result.num_truncated,
     )
 
 

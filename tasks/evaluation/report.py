@@ -13,13 +13,24 @@ from tasks.classifiers.csv_table import csv_table
 from tasks.classifiers.proportion import Estimate, percent
 from tasks.diff_report import printable
 from tasks.evaluation.compare import Comparison
+from tasks.evaluation.intervals import MIN_EXAMPLES
 from tasks.evaluation.measures import BITS_PER_BYTE, Measure, ModelScores, centred
 from tasks.markdown import markdown_cell, markdown_table
 
 if TYPE_CHECKING:
     from tasks.decontamination.report import TaskContamination
 
-_COLUMNS = ("measure", "score", "95 % interval", "chance", "centred", "examples", "contaminated", "without them")
+_COLUMNS = (
+    "measure",
+    "score",
+    "95 % interval",
+    "chance",
+    "centred",
+    "examples",
+    "cut short",
+    "contaminated",
+    "without them",
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,8 @@ class ScoreRow:
     chance: float | None
     centred: float | None
     num_examples: int
+    num_truncated: int = 0
+    """Examples whose beginning was cut off, because the network reads fewer tokens."""
     contamination: TaskContamination | None = None
     """Of the task, where it was looked for."""
     clean: Estimate | None = None
@@ -40,7 +53,11 @@ class ScoreRow:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; None for what is no finite number."""
-        row: dict[str, Any] = {"measure": self.name, "examples": self.num_examples}
+        row: dict[str, Any] = {
+            "measure": self.name,
+            "examples": self.num_examples,
+            "cut_short": self.num_truncated,
+        }
         row |= {"score": _finite(self.score.value), **_ends(self.score)}
         row |= {"chance": self.chance, "centred": self.centred}
         if self.contamination is not None:
@@ -83,6 +100,7 @@ def score_rows(
                 chance=chance,
                 centred=centred(score, chance).value if is_share and chance is not None else None,
                 num_examples=measure.num_examples,
+                num_truncated=measure.num_truncated if isinstance(measure, Measure) else 0,
                 contamination=found,
                 clean=clean,
                 comparisons={reference: found[name] for reference, found in comparisons.items()},
@@ -129,6 +147,7 @@ def _cells(row: ScoreRow) -> tuple[str, ...]:
         "" if row.chance is None else f"{row.chance:.4f}",
         "" if row.centred is None else f"{row.centred:+.4f}",
         f"{row.num_examples:,}",
+        f"{row.num_truncated:,}" if row.num_truncated else "",
         "" if row.contamination is None else _contaminated(row.contamination),
         "" if row.clean is None else f"{row.clean.value:.4f}",
     )
@@ -148,7 +167,7 @@ def _compared(comparison: Comparison | None) -> str:
 
 def _interval(estimate: Estimate, sign: str = "") -> str:
     if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
-        return "unknown"
+        return f"fewer than {MIN_EXAMPLES} examples" if math.isfinite(estimate.value) else "unknown"
     return f"{estimate.low:{sign}.4f} to {estimate.high:{sign}.4f}"
 
 

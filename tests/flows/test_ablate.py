@@ -149,9 +149,10 @@ def test_equal_recipes_are_not_told_apart(store: Store, source: Path) -> None:
 
 
 def test_a_failed_model_ends_the_ablation_without_a_verdict_and_is_shown(store: Store, source: Path) -> None:
-    """Every step is a spike, and none may be gone back from."""
-    hopeless = ["spikes.policy=rollback", "spikes.min_history_steps=4", "spikes.window_steps=8", "spikes.loss_z=1e-9"]
-    hopeless += ["checkpoint_every_steps=4", "evaluate_every_steps=4", "spikes.min_loss_scale=1e-9"]
+    """Any step that is worse than the one before is a spike, and there are soon more than may be gone back from."""
+    tiny = ("loss_z", "grad_norm_z", "min_loss_scale", "min_log_grad_norm_scale")
+    hopeless = ["spikes.policy=rollback", "spikes.min_history_steps=4", "spikes.window_steps=8"]
+    hopeless += [*(f"spikes.{name}=1e-9" for name in tiny), "checkpoint_every_steps=4", "evaluate_every_steps=4"]
     with pytest.raises(FailedTwinsError, match=r"^no verdict, 4 of 4 models could not be trained: a seed 0: "):
         ablate(parameters(source, *NO_RULES, settings=hopeless))
     reports = [file.read_text() for file in (store.root / "reports").glob("*/report.md")]

@@ -25,7 +25,8 @@ from tests.tasks.version_folders import Published, Removed, document_id, moved, 
 
 COMMANDS = (
     *("refresh", "pretrain", "evaluate", "pipeline", "generate", "corpora", "show", "up", "doctor", "gc", "reconcile"),
-    *("diff", "takedown", "preview", "quarantine", "thresholds", "plan", "train-classifier", "serve", "export"),
+    *("diff", "takedown", "preview", "quarantine", "thresholds", "plan", "train-classifier", "serve"),
+    *("export", "ablate"),
 )
 
 

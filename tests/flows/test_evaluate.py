@@ -150,11 +150,12 @@ def test_the_better_one_takes_the_place_and_keeps_it(store: Store) -> None:
     assert metrics["bits_per_byte_low"] < metrics["bits_per_byte"] < metrics["bits_per_byte_high"]
     assert run.data.tags["tokenmill.promotion"] == "moved"
     assert {"gate.json", "scores.json", "examples.csv", "scores.png"} <= artifacts(store, run.info.run_id)
+    assert run.inputs is not None
     (scored,) = run.inputs.model_inputs
-    on_its_page = {metric.key: metric for metric in client(store).get_logged_model(scored.model_id).metrics}
+    on_its_page = {metric.key: metric for metric in client(store).get_logged_model(scored.model_id).metrics or ()}
     assert on_its_page["bits_per_byte"].value == metrics["bits_per_byte"]
     assert on_its_page["basics/agreement/acc"].value == agreement["score"]
-    assert on_its_page["basics/agreement/acc"].dataset_name.startswith("basics@")
+    assert str(on_its_page["basics/agreement/acc"].dataset_name).startswith("basics@")
     assert "basics/agreement/acc_low" in on_its_page
     tags = find_model(store, "web-smoke@2").tags
     assert tags["gate.passed"] == "true" and tags["champion.why"] in tags["gate.why"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
+import httpx
 import torch
 
 from infra.completion_app import Served
@@ -17,6 +22,9 @@ from tasks.completions import CompletionService
 from tasks.generation import TextGenerator
 
 MODEL = "small@1"
+COMPLETIONS = "/v1/completions"
+ENDLESS: dict[str, Any] = {"model": MODEL, "prompt": "The", "temperature": 0, "max_tokens": 1900}
+"""Takes a second or more; the likeliest token of a random network is never the end of a document."""
 LONG = 2000  # positions of `with_long_context`'s network
 
 
@@ -73,3 +81,44 @@ def running(
         server.stop()
         thread.join(30)
     assert not thread.is_alive()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    error: dict[str, Any] = response.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"} and "Traceback" not in response.text
+    assert len(error["message"]) <= 400
+    return error
+
+
+def connected(server: Running) -> socket.socket:
+    host, port = server.address.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def head(*more: str) -> bytes:
+    lines = [f"POST {COMPLETIONS} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *more]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def posted(body: dict[str, Any]) -> bytes:
+    content = json.dumps(body).encode()
+    return head(f"Content-Length: {len(content)}") + content
+
+
+def peek(connection: socket.socket) -> bytes:
+    """What has come by now."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(65536)
+    except BlockingIOError:
+        return b""
+    finally:
+        connection.settimeout(30)

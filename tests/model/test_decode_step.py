@@ -39,13 +39,13 @@ def texts_of(lengths: list[int], num_new: int, vocab_size: int) -> list[Tensor]:
     return [torch.randint(0, vocab_size, (length + num_new,)) for length in lengths]
 
 
-@pytest.mark.parametrize("lengths", [[9], [9, 9, 9], [1, 30, 7, 12]])
+@pytest.mark.parametrize("lengths", [[9], [9, 9, 9], [1, 30, 7, 12], [3, 1, 2, 9, 9, 4, 5]])
 @pytest.mark.parametrize("shape", list(SHAPES))
 @torch.inference_mode()
 def test_it_is_the_decoder_without_a_cache(shape: str, lengths: list[int]) -> None:
     model = random_decoder(SHAPES[shape])
     texts = texts_of(lengths, 8, 128)
-    cache = RowCache(model.config, max_rows=5)
+    cache = RowCache(model.config, max_rows=8)
     read(model, cache, [text[:length] for text, length in zip(texts, lengths, strict=True)])
     step = DecodeStep(model, cache)
     whole = [model(text[None])[0] for text in texts]

@@ -6,8 +6,9 @@ import gzip
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from tasks.decontamination.sought import passages
 from tasks.decontamination.words import words_of
 from tasks.evaluation.task_pack import TaskPack, load_pack
 from tasks.ports import InProcessMap
+from tasks.tables import read_rows
 from tests.data.prose import prose
 from tests.tasks.version_folders import Published, document_id, write_version
 
@@ -49,8 +51,8 @@ def documents(texts: Mapping[str, str]) -> dict[str, Published]:
     return {document_id(name): Published(text, f"https://a.example/{name}") for name, text in texts.items()}
 
 
-def reported(folder: Path, texts: Mapping[str, str], *packs: TaskPack, **options: int) -> ContaminationReport:
-    version = write_version(folder / "corpora", "web", 1, documents(texts), **options)
+def reported(folder: Path, texts: Mapping[str, str], *packs: TaskPack, num_buckets: int = 4) -> ContaminationReport:
+    version = write_version(folder / "corpora", "web", 1, documents(texts), num_buckets=num_buckets)
     return contamination(version, packs, folder / "work", InProcessMap())
 
 
@@ -144,11 +146,10 @@ def test_what_was_looked_through_before_is_found(tmp_path: Path, monkeypatch: py
     texts["0"] += f" {sentence(0)}"
     next_version = write_version(tmp_path / "corpora", "web", 2, documents(texts))
     read: list[Path] = []
-    rows = report.read_rows
 
-    def reading(path: Path, columns: Sequence[str] | None = None):  # type: ignore[no-untyped-def]
+    def reading(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         read.append(path)
-        return rows(path, columns)
+        return read_rows(path, columns)
 
     monkeypatch.setattr(report, "read_rows", reading)
     found = contamination(next_version, [pack], tmp_path / "work", InProcessMap())

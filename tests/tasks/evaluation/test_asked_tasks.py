@@ -30,9 +30,9 @@ def test_a_place_with_a_colon_that_is_there_is_a_place(tmp_path: Path) -> None:
 
 
 def test_shipped_tasks_are_found_and_others_refused() -> None:
-    (asked,) = asked_tasks(["basics:agreement"], None)
+    (asked,) = asked_tasks(["basics:agreement"], None, Path("unused"))
     assert [task.name for task in asked.tasks] == ["agreement"]
-    assert len(asked_tasks(["basics"], None)[0].tasks) > 1
+    assert len(asked_tasks(["basics"], None, Path("unused"))[0].tasks) > 1
     for wrong, said in (
         (["basics:nothing"], "has no task 'nothing'"),
         (["basics:"], "no task is named"),
@@ -41,11 +41,11 @@ def test_shipped_tasks_are_found_and_others_refused() -> None:
         (["academic"], "give the folder that holds its data"),
     ):
         with pytest.raises(ValueError, match=said):
-            asked_tasks(wrong, None)
+            asked_tasks(wrong, None, Path("unused"))
 
 
 def test_a_measure_is_named_whole_or_by_its_task() -> None:
-    asked = asked_tasks(["basics:agreement"], None)
+    asked = asked_tasks(["basics:agreement"], None, Path("unused"))
     for name in ("bits_per_byte", "basics", "held_out/language/de", "basics/agreement/acc"):
         assert resolved_measure(name, asked) == name
     assert resolved_measure("basics/agreement", asked) == "basics/agreement/acc"
@@ -55,7 +55,7 @@ def test_a_measure_is_named_whole_or_by_its_task() -> None:
 
 
 def test_guards_say_how_much_may_be_lost() -> None:
-    asked = asked_tasks(["basics:agreement"], None)
+    asked = asked_tasks(["basics:agreement"], None, Path("unused"))
     found = guards(["basics/agreement=0.02", "bits_per_byte"], asked)
     assert found == {"basics/agreement/acc": 0.02, "bits_per_byte": 0.0}
     for wrong in ("bits_per_byte=x", "bits_per_byte=-0.1", "bits_per_byte=inf", "bits_per_byte=nan", "bits_per_byte="):

@@ -110,18 +110,19 @@ def check_ablate(parameters: AblateParameters) -> AblatePlan:
         held_out_fraction=measure.held_out_fraction,
         max_pages=measure.pages,
         texts=tuple(measure.texts),
-        examples=_examples(measure),
+        examples=_examples(measure, store),
     )
     with models_in(store.models):
         plan.corpus_names(write=False)
     return plan
 
 
-def _examples(measure: Measure) -> Examples | None:
+def _examples(measure: Measure, store: Store) -> Examples | None:
     """The packs, found to be there; None where none is named."""
     if not measure.tasks:
         return None
-    examples = Examples(tuple(measure.tasks), Path(measure.data) if measure.data else None, measure.pages)
+    data = Path(measure.data) if measure.data else None
+    examples = Examples(tuple(measure.tasks), data, measure.pages, store.work)
     assert examples.identity
     return examples
 

@@ -38,8 +38,8 @@ def add_options(command: argparse.ArgumentParser, model: Callable[[str], str]) -
         action="append",
         type=_pack,
         metavar="PACK[:T,T]",
-        help="a pack of tasks, or some of its tasks: basics (default), academic, the path of one of yours, or harness:T,T"
-        " (stock tasks of lm-evaluation-harness, fetched); may be"
+        help="a pack of tasks, or some of its tasks: basics (default), academic, the path of one of yours, or"
+        " harness:T,T (stock tasks of lm-evaluation-harness, fetched); may be"
         f" repeated; {NO_TASKS}: held-out text alone",
     )
     command.add_argument("--data", type=_path, default="", metavar="DIR", help="folder of the data of academic")

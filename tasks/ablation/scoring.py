@@ -56,11 +56,12 @@ class Examples:
     packs: tuple[str, ...]
     data: Path | None  # where the files of packs are that do not bring them
     limit: int
+    work: Path  # of the store, where stock tasks are fetched to
 
     @property
     def identity(self) -> dict[str, object]:
         """All that determines what is asked."""
-        asked = [(each.pack.reference, each.names) for each in asked_tasks(self.packs, self.data)]
+        asked = [(each.pack.reference, each.names) for each in asked_tasks(self.packs, self.data, self.work)]
         return {"packs": asked, "limit": self.limit}
 
 
@@ -126,7 +127,7 @@ def _score(
         from tasks.evaluation.harness import evaluate_tasks  # the harness takes seconds to import
         from tasks.evaluation.loglikelihood import LocalScorer
 
-        for asked in asked_tasks(examples.packs, examples.data):
+        for asked in asked_tasks(examples.packs, examples.data, examples.work):
             scorer = LocalScorer(model)
             for result in evaluate_tasks(scorer, tokenizer, asked.pack, asked.names, limit=examples.limit):
                 rows += _task_rows(f"{asked.pack.name}/{result.task}", result)

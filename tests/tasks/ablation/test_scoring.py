@@ -55,7 +55,7 @@ def test_tasks_are_scored_as_an_evaluation_scores_them(tmp_path: Path) -> None:
     corpus = make_version(store, "a", pages(range(30)))
     chosen = evaluation_pages(store.work, [corpus] * 2, [], InProcessMap(), held_out_fraction=FRACTION, max_pages=3)
     folder, tokenizer = small_model(tmp_path / "models")
-    examples = Examples(("basics:agreement,last_words",), None, 12)
+    examples = Examples(("basics:agreement,last_words",), None, 12, store.work)
     twin = TrainedTwin(run="run", checkpoint=str(folder))
     scores = score_twins(store.work, [twin], tokenizer, chosen, InProcessMap(), examples=examples)[0]
     assert list(scores) == [HELD_OUT, "basics/agreement", "basics/last_words"]
@@ -69,6 +69,6 @@ def test_tasks_are_scored_as_an_evaluation_scores_them(tmp_path: Path) -> None:
         assert found.values.sum() / found.sizes.sum() == pytest.approx(result.metrics["acc"])
 
 
-def test_a_task_that_is_not_there_is_refused() -> None:
+def test_a_task_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the pack basics has no task 'agrement'"):
-        _ = Examples(("basics:agrement",), None, 12).identity
+        _ = Examples(("basics:agrement",), None, 12, tmp_path).identity

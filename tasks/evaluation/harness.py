@@ -24,9 +24,8 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from tokenizers import Tokenizer
 
-from model.config import padded_vocab_size
 from model.generate import generate
-from tasks.evaluation.loglikelihood import LocalScorer, Pair, Scorer, is_truncated, perplexity_chunks
+from tasks.evaluation.loglikelihood import LocalScorer, Pair, Scorer, is_truncated
 from tasks.evaluation.pack_rows import Example, Kind
 from tasks.evaluation.task_pack import HIGHER_IS_BETTER, METRICS, PackTask, TaskPack
 from tasks.evaluation.task_result import BYTES, LOGLIKELIHOOD, WORDS, ExampleScore, TaskResult, by_part
@@ -50,10 +49,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         """`progress` is told requests done and all of them. Raises ValueError for the tokenizer of another model."""
         super().__init__()
         num_tokens = tokenizer.get_vocab_size()
-        if padded_vocab_size(num_tokens) != scorer.vocab_size:
+        if num_tokens > scorer.vocab_size:  # of a small corpus a tokenizer is smaller than was asked for
             raise ValueError(
-                f"the model's vocabulary has {scorer.vocab_size} entries, the tokenizer's {num_tokens}"
-                f" ({padded_vocab_size(num_tokens)} padded): evaluate a model with the tokenizer it was trained with"
+                f"the model's vocabulary has {scorer.vocab_size} entries, the tokenizer's {num_tokens}: evaluate a"
+                " model with the tokenizer it was trained with"
             )
         self.scorer = scorer
         self.tokenizer = tokenizer
@@ -91,11 +90,16 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         return self._scored(pairs)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
-        """The log-probability of each whole text, nats."""
-        texts = [self.tok_encode(request.args[0], add_special_tokens=False) for request in requests]
-        chunks = [perplexity_chunks(tokens, self.max_length) for tokens in texts]
-        scored = iter(self._scored([chunk for text in chunks for chunk in text]))
-        return [sum(next(scored)[0] for _ in text) for text in chunks]
+        """The log-probability of each whole text, nats, by the harness' windows: the last one has a full context."""
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+        windows: list[list[Pair]] = []
+        for request in requests:
+            tokens = self.tok_encode(request.args[0], add_special_tokens=False)
+            found = get_rolling_token_windows(tokens, END_OF_TEXT_ID, max_seq_len=self.max_length, context_len=1)
+            windows.append([make_disjoint_window(window) for window in found])
+        scored = iter(self._scored([window for text in windows for window in text]))
+        return [sum(next(scored)[0] for _ in text) for text in windows]
 
     def _scored(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
         done = 0

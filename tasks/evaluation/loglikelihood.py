@@ -167,15 +167,3 @@ def _batches(trees: Sequence[PrefixTree], batch_tokens: int) -> Iterator[Sequenc
         ):
             yield trees[first:end]
             first = end
-
-
-def perplexity_chunks(text_tokens: Sequence[int], max_positions: int) -> list[Pair]:
-    """A text as pairs, each of whose contexts is one token: exactly the chunks of `tasks.evaluation.bits_per_byte`.
-
-    The harness' own windows differ in the last one, which it gives a full context: its figure for a long text is a
-    little better than what the network was held against in training.
-    """
-    return [
-        ([text_tokens[start - 1] if start else END_OF_TEXT_ID], text_tokens[start : start + max_positions])
-        for start in range(0, len(text_tokens), max_positions)
-    ]

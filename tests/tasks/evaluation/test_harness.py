@@ -100,20 +100,37 @@ def test_sentences_of_a_pair_begin_a_document(model: Decoder, tokenizer: Tokeniz
         assert example.values == {"acc": float(good > bad)}
 
 
-def test_perplexity_is_that_of_bits_per_byte(model: Decoder, tokenizer: Tokenizer, results: dict[str, TaskResult]):
+def nats_by_windows(model: Decoder, tokens: list[int]) -> float:
+    """Code length of a text: each window predicts what is new in it, from as many tokens as the model reads."""
+    nats = 0.0
+    for start in range(0, len(tokens), MAX_POSITIONS):
+        end = min(start + MAX_POSITIONS, len(tokens))
+        read = [END_OF_TEXT_ID, *tokens[: end - 1]] if start == 0 else tokens[end - 1 - MAX_POSITIONS : end - 1]
+        with torch.no_grad():
+            log_probabilities = model(torch.tensor([read]))[0].log_softmax(-1)[start - end :]
+        nats -= float(log_probabilities[range(end - start), tokens[start:end]].sum())
+    return nats
+
+
+def test_perplexity_is_by_windows_with_a_full_context(
+    model: Decoder, tokenizer: Tokenizer, results: dict[str, TaskResult]
+):
     texts = [row["text"] for row in ROWS["texts"]]
-    assert max(len(tokenizer.encode(text).ids) for text in texts) > 2 * MAX_POSITIONS
-    expected = summed([score_texts(model, tokenizer, texts)])
+    tokens = [tokenizer.encode(text).ids for text in texts]
+    assert max(map(len, tokens)) > 2 * MAX_POSITIONS and min(map(len, tokens)) < MAX_POSITIONS
+    each = [nats_by_windows(model, ids) for ids in tokens]
+    nats, num_bytes = sum(each), sum(len(text.encode()) for text in texts)
     found = results["texts"]
-    assert found.metrics["bits_per_byte"] == pytest.approx(expected.bits_per_byte, rel=1e-6)
-    nats = expected.bits_per_byte * math.log(2) * expected.num_bytes
-    assert found.metrics["byte_perplexity"] == pytest.approx(math.exp(nats / expected.num_bytes), rel=1e-5)
+    assert found.metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / num_bytes, rel=1e-5)
+    assert found.metrics["byte_perplexity"] == pytest.approx(math.exp(nats / num_bytes), rel=1e-5)
     num_words = sum(example.weights["words"] for example in found.examples)
     assert found.metrics["word_perplexity"] == pytest.approx(math.exp(nats / num_words), rel=1e-5)
-    for text, example in zip(texts, found.examples, strict=True):
-        alone = summed([score_texts(model, tokenizer, [text])])
-        assert -example.values["loglikelihood"] == pytest.approx(alone.loss_nats_per_token * alone.num_tokens, rel=1e-5)
+    for expected, text, example in zip(each, texts, found.examples, strict=True):
+        assert -example.values["loglikelihood"] == pytest.approx(expected, rel=1e-5)
         assert example.weights["bytes"] == len(text.encode())
+        if len(tokenizer.encode(text).ids) <= MAX_POSITIONS:  # as held-out text is scored
+            alone = summed([score_texts(model, tokenizer, [text])])
+            assert expected == pytest.approx(alone.bits_per_byte * math.log(2) * alone.num_bytes, rel=1e-5)
 
 
 def test_every_metric_is_made_of_its_examples(pack: TaskPack, results: dict[str, TaskResult]):
@@ -210,10 +227,17 @@ def test_wrong_input_is_refused_before_the_model_is_asked(
         evaluate_tasks(scorer, tokenizer, load_pack(tmp_path))
 
 
-def test_the_tokenizer_of_another_model_is_refused(model: Decoder, pack: TaskPack):
-    other = train_tokenizer(["another text"], TokenizerConfig(vocab_size=259))
-    with pytest.raises(ValueError, match=r"vocabulary has 448 entries, the tokenizer's \d+ \(320 padded\)"):
+def test_a_tokenizer_with_tokens_that_the_model_has_not_is_refused(model: Decoder, pack: TaskPack):
+    other = train_tokenizer([prose(number) for number in range(60)], TokenizerConfig(vocab_size=500))
+    assert other.get_vocab_size() > model.config.vocab_size
+    with pytest.raises(ValueError, match=r"vocabulary has 448 entries, the tokenizer's \d+: evaluate a model with"):
         evaluate_tasks(LocalScorer(model), other, pack)
+
+
+def test_a_tokenizer_that_stayed_small_is_none_of_another_model(model: Decoder, pack: TaskPack):
+    """Of a small corpus come fewer tokens than the recipe asks for, and makes the network for."""
+    small = train_tokenizer(["another text"], TokenizerConfig(vocab_size=259))
+    assert len(evaluate_tasks(LocalScorer(model), small, pack, ["pairs"])) == 1
 
 
 def test_the_harness_encodes_as_training_did(model: Decoder, tokenizer: Tokenizer):

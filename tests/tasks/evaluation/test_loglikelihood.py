@@ -10,7 +10,7 @@ import torch
 
 from model.config import DecoderConfig, RopeScaling
 from model.decoder import Decoder
-from tasks.evaluation.loglikelihood import LocalScorer, Pair, is_truncated, perplexity_chunks, read_and_scored
+from tasks.evaluation.loglikelihood import LocalScorer, Pair, is_truncated, read_and_scored
 from tasks.tokenizer import END_OF_TEXT_ID
 
 MAX_POSITIONS = 24
@@ -125,15 +125,6 @@ def test_a_model_that_diverged_is_refused(value: float):
         model.final_norm.weight[3] = value
     with pytest.raises(ValueError, match="logits are not finite: its training diverged"):
         LocalScorer(model).loglikelihoods(questions())
-
-
-def test_chunks_of_a_text_hold_every_token_once():
-    tokens = list(range(10, 31))
-    assert perplexity_chunks(tokens[:8], 8) == [([END_OF_TEXT_ID], tokens[:8])]
-    chunks = perplexity_chunks(tokens, 8)
-    assert [context for context, _ in chunks] == [[END_OF_TEXT_ID], [17], [25]]
-    assert [token for _, scored in chunks for token in scored] == tokens
-    assert perplexity_chunks([], 8) == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

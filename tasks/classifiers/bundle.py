@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError, model_validator
 from tasks.atomic import new_directory, write_file
 from tasks.classifiers.calibration import Calibration
 from tasks.classifiers.fast_text import FastText, FastTextTraining, load_fast_text
-from tasks.classifiers.normalise import NormaliserName, normalised
+from tasks.classifiers.normalise import NormaliserName, model_lines, normalised
 from tasks.model_files import CLASSIFIER_FILE
 from tasks.rule import Configuration
 
@@ -113,7 +113,7 @@ class Bundle:
 
     def raw_probabilities(self, texts: Sequence[str]) -> list[float]:
         """As the model gives them; 0 for a text of which the normaliser leaves nothing."""
-        return self.model.probabilities(normalised(self.classifier.normaliser, texts), self.classifier.positive)
+        return self.model.probabilities_of(model_lines(self.classifier.normaliser, texts), self.classifier.positive)
 
     def seen(self) -> NDArray[np.uint64]:
         """Keys (`text_keys`) of the texts it was trained or tuned on, ascending."""

@@ -68,41 +68,50 @@ class FastText:
         """The probability of `label` for each line, 0 to 1; 0 for an empty line. Raises ValueError for no such label.
 
         Lines hold no line feed and no half of a character. The values are the library's own, which are up to
-        `LOG_FLOOR` too high. Of two labels only the better one is asked for, because of more than one the library's
-        batch gives each the first one's probability under numpy 2; models of more labels are asked line by line.
+        `LOG_FLOOR` too high.
+        """
+        assert not any("\n" in line for line in lines), "fastText reads one line at a time"
+        return self.probabilities_of([line.encode() + b"\n" for line in lines], label)
+
+    def probabilities_of(self, lines: Sequence[bytes], label: str) -> list[float]:
+        """The same of lines as `tasks.classifiers.normalise.model_lines` writes them: in UTF-8, with the line feed.
+
+        Of two labels only the better one is asked for, because of more than one the library's batch gives each the
+        first one's probability under numpy 2; models of more labels are asked line by line.
         """
         if label not in self.labels:
             raise ValueError(f"the model has no label {label!r}, but {', '.join(self.labels[:20])}: name one of these")
         name = self._names[self.labels.index(label)]
         if not self._complementary:
             return [self._one_of_many(line, name) for line in lines]
-        result = []
-        for line, names, scores in zip(lines, *self._best_of(lines), strict=True):
-            if not line or not names:
-                result.append(0.0)
-                continue
-            score = float(scores[0]) if names[0] == name else 1.0 + 2 * LOG_FLOOR - float(scores[0])
-            result.append(min(1.0, max(0.0, score)))
-        return result
+        best = zip(lines, *self._best_of(lines), strict=True)
+        return [_score_of(name, names, scores) if names and not line.isspace() else 0.0 for line, names, scores in best]
 
     def best(self, lines: Sequence[str]) -> list[tuple[str, float]]:
         """The likeliest label of each line and its probability, 0 to 1; `("", 0.0)` for an empty line."""
+        assert not any("\n" in line for line in lines), "fastText reads one line at a time"
         return [
             (names[0].removeprefix(LABEL_PREFIX), min(1.0, float(scores[0]))) if line and names else ("", 0.0)
-            for line, names, scores in zip(lines, *self._best_of(lines), strict=True)
+            for line, names, scores in zip(lines, *self._best_of([line + "\n" for line in lines]), strict=True)
         ]
 
-    def _best_of(self, lines: Sequence[str]) -> tuple[list[list[str]], list[Any]]:
-        assert not any("\n" in line for line in lines), "fastText reads one line at a time"
-        names, scores = self._model.f.multilinePredict([line + "\n" for line in lines], 1, 0.0, "strict")
+    def _best_of(self, lines: Sequence[str] | Sequence[bytes]) -> tuple[list[list[str]], list[Any]]:
+        names, scores = self._model.f.multilinePredict(lines, 1, 0.0, "strict")
         return names, scores
 
-    def _one_of_many(self, line: str, name: str) -> float:
-        assert "\n" not in line, "fastText reads one line at a time"
-        if not line:
+    def _one_of_many(self, line: bytes, name: str) -> float:
+        if line.isspace():
             return 0.0
-        predictions = self._model.f.predict(line + "\n", -1, 0.0, "strict")
+        predictions = self._model.f.predict(line, -1, 0.0, "strict")
         return min(1.0, max((float(score) for score, label in predictions if label == name), default=0.0))
+
+
+def _score_of(name: str, names: list[str], scores: Any) -> float:
+    """Of the label `name`, where `names` and `scores` have the better one of two."""
+    score: float = scores.item()
+    if names[0] != name:
+        score = 1.0 + 2 * LOG_FLOOR - score
+    return score if score < 1.0 else 1.0
 
 
 def load_fast_text(path: Path) -> FastText:

@@ -3,9 +3,10 @@
 fastText cuts lines at white space, takes a word that begins with `__label__` for a label and one that is `</s>` for the
 line's end. No line made here holds either, whatever the text held.
 
-`normalised` does many texts at once, as the pieces of a document, in passes over the bytes of all of them. A regular
-expression that looks at every character costs half as much as the classifier itself; so what stands here begins with a
-fixed byte, which is looked for as fast as memory is read, and the rest is done by `translate` and `replace`.
+Many texts are done at once, as the pieces of a document, in passes over the bytes of all of them. A regular expression
+that looks at every character costs half as much as the classifier itself; so what stands here begins with a fixed byte,
+which is looked for as fast as memory is read, and the rest is done by `translate` and `replace`. Joining runs of spaces
+costs as much as a quarter of all else: `model_lines`, for a model alone, leaves them, because fastText skips them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ _LETTER = rb"[a-z0-9\x80-\xff]"
 _LINK, _WEB_NAME = re.compile(rb"https?://\S+"), re.compile(rb"www\.\S+")
 _MENTION = re.compile(rb"@(?:\w|(?!" + _APOSTROPHE + rb")[\x80-\xff])+")
 _ZEROS, _SPACES = re.compile(rb"00+"), re.compile(rb"  +")
-_RUNS = tuple(re.compile(mark + rb"(?<![!?]" + mark + rb")[!?]*") for mark in (rb"!", rb"\?"))
 
 
 def _between_letters(mark: bytes) -> re.Pattern[bytes]:
@@ -38,6 +38,7 @@ def _between_letters(mark: bytes) -> re.Pattern[bytes]:
 
 _INNER_MARKS = tuple((mark, _between_letters(mark), b" " + mark + b" ") for mark in (b"'", _APOSTROPHE, b"*", b"$"))
 _HELD = b"\x01"  # stands for an inner mark while the others are set apart; there is no such byte then
+_OPENS, _CLOSES = b"\x01", b"\x02"  # around a mark of a run while runs are joined
 _OTHER_MARKS = tuple((mark.encode(), f" {mark} ".encode()) for mark in sorted(set(string.punctuation) - set("'*$!?_")))
 
 _CONTROLS = bytes(range(32)).replace(b"\n", b"") + b"\x7f"
@@ -50,10 +51,21 @@ _ALL_ASCII = bytes(range(128))
 
 def normalised(name: str, texts: Sequence[str]) -> list[str]:
     """Each text as the normaliser `name` writes it: as `[NORMALISERS[name](text) for text in texts]`, but faster."""
+    lines = b"".join(_MANY[name](texts))
+    if name in _WITH_RUNS:
+        lines = _SPACES.sub(b" ", lines)
+    return [line.strip(" ") for line in lines.decode().split("\n")[:-1]]
+
+
+def model_lines(name: str, texts: Sequence[str]) -> list[bytes]:
+    """The same as fastText takes it: in UTF-8, each with a line feed, and with more spaces, which mean nothing to it.
+
+    Of a text of which nothing is left the line is white space alone.
+    """
     return _MANY[name](texts)
 
 
-def _words_and_marks(texts: Sequence[str]) -> list[str]:
+def _words_and_marks(texts: Sequence[str]) -> list[bytes]:
     """Lower-case words and marks, with spaces between.
 
     Case, digits (a number is 0), names and links are taken away because they would betray the source of a training
@@ -73,8 +85,8 @@ def _words_and_marks(texts: Sequence[str]) -> list[str]:
     if b"www." in lines:
         lines = _WEB_NAME.sub(b" ", lines)
     lines = _MENTION.sub(b" ", lines).replace(b"_", b" ")
-    lines = _SPACES.sub(b" ", _marks_apart(_ZEROS.sub(b"0", lines)))
-    return [line.strip(" ") for line in lines.decode().split("\n")]
+    lines = _marks_apart(_ZEROS.sub(b"0", lines)) + b"\n"
+    return lines.splitlines(keepends=True)  # there is no other line end left
 
 
 def _without_entities(text: str) -> str:
@@ -90,9 +102,9 @@ def _marks_apart(lines: bytes) -> bytes:
     for mark, between_letters, apart in _INNER_MARKS:
         if mark in lines:
             lines = between_letters.sub(_HELD, lines).replace(mark, apart).replace(_HELD, mark)
-    for run in _RUNS:
-        lines = run.sub(rb" \g<0> ", lines)
-    return lines
+    for mark in (b"!", b"?"):
+        lines = lines.replace(mark, _OPENS + mark + _CLOSES)
+    return lines.replace(_CLOSES + _OPENS, b"").replace(_OPENS, b" ").replace(_CLOSES, b" ")
 
 
 def _folded(text: str) -> bytes:
@@ -100,17 +112,36 @@ def _folded(text: str) -> bytes:
 
     Of a text's characters beyond ASCII, few are different ones and fewer change: those are replaced one by one.
     """
-    lines = [line if line.isascii() else unicodedata.normalize("NFKC", line) for line in text.split("\n")]
-    encoded = "\n".join(lines).encode("utf-8", "surrogatepass")
-    for character in sorted(set(encoded.translate(None, _ALL_ASCII).decode("utf-8", "surrogatepass"))):
+    encoded = text.encode("utf-8", "surrogatepass")
+    characters = _beyond_ascii(encoded)
+    if not all(map(_stands_alone, characters)):
+        lines = [line if line.isascii() else unicodedata.normalize("NFKC", line) for line in text.split("\n")]
+        encoded = "\n".join(lines).encode("utf-8", "surrogatepass")
+        characters = _beyond_ascii(encoded)
+    for character in sorted(characters):
         if (folded := _fold(character)) != character:
             encoded = encoded.replace(character.encode("utf-8", "surrogatepass"), folded.encode())
     return encoded
 
 
+def _beyond_ascii(encoded: bytes) -> set[str]:
+    return set(encoded.translate(None, _ALL_ASCII).decode("utf-8", "surrogatepass"))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _stands_alone(character: str) -> bool:
+    """Whether it changes nothing before it, as accents and the later parts of a Korean syllable do.
+
+    In a text of such characters NFKC is that of each: what composes with a character before it is a mark (category M)
+    or a conjoining vowel or final consonant (The Unicode Standard, 3.11 and 3.12).
+    """
+    first = unicodedata.normalize("NFKD", character)[0]
+    return not unicodedata.category(first).startswith("M") and not "\u1160" <= first <= "\u11ff"
+
+
 @functools.lru_cache(maxsize=1 << 16)
 def _fold(character: str) -> str:
-    return "".join(map(_apart, character.lower()))
+    return "".join([_apart(low) for each in unicodedata.normalize("NFKC", character) for low in each.lower()])
 
 
 def _apart(character: str) -> str:
@@ -129,7 +160,7 @@ _WHITE_ASCII = bytes.maketrans(_WHITE, b" " * len(_WHITE))
 _WHITE_BEYOND = tuple(char for char in map(chr, range(0x80, 0x3001)) if char.isspace())  # 19 characters
 
 
-def _plain_lines(texts: Sequence[str]) -> list[str]:
+def _plain_lines(texts: Sequence[str]) -> list[bytes]:
     """The text as it is, in one line, as DCLM's classifier reads it (Li et al. 2024, arXiv:2406.11794).
 
     White space becomes spaces, one by one: fastText skips runs of them, and joining them here would cost half as much
@@ -138,7 +169,7 @@ def _plain_lines(texts: Sequence[str]) -> list[str]:
     return [_plain_line(text) for text in texts]
 
 
-def _plain_line(text: str) -> str:
+def _plain_line(text: str) -> bytes:
     if not text.isascii():
         for char in _WHITE_BEYOND:
             if char in text:
@@ -147,21 +178,23 @@ def _plain_line(text: str) -> str:
         encoded = text.encode()
     except UnicodeEncodeError:
         encoded = _SURROGATE.sub("\ufffd", text).encode()
-    line = encoded.translate(_WHITE_ASCII).decode().strip(" ")
-    return line.replace("__label__", "__ label__").replace("</s>", "< /s>")
+    line = encoded.translate(_WHITE_ASCII)
+    return line.replace(b"__label__", b"__ label__").replace(b"</s>", b"< /s>") + b"\n"
 
 
-def _one(many: Callable[[Sequence[str]], list[str]], text: str) -> str:
-    return many([text])[0]
+def _one(name: str, text: str) -> str:
+    return normalised(name, [text])[0]
 
 
-_MANY: Mapping[str, Callable[[Sequence[str]], list[str]]] = {
+_MANY: Mapping[str, Callable[[Sequence[str]], list[bytes]]] = {
     "words_and_marks": _words_and_marks,
     "plain_line": _plain_lines,
 }
+_WITH_RUNS = frozenset({"words_and_marks"})
+"""Whose lines have runs of spaces that are of its own making, which no line of a normaliser shows."""
 
 NORMALISERS: Mapping[str, Callable[[str], str]] = MappingProxyType(
-    {name: functools.partial(_one, many) for name, many in _MANY.items()}
+    {name: functools.partial(_one, name) for name in _MANY}
 )
 """The normalisers by the names that `classifier.json` gives them. What one makes of a text never changes under its
 name: a model trained with it would read something else than it learnt."""

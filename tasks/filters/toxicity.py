@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -23,9 +24,15 @@ from tasks.checks import Check, CheckedRule, Score
 from tasks.classifiers.bundle import embedded, load_bundle
 from tasks.classifiers.calibration import Calibration
 from tasks.classifiers.fast_text import load_fast_text
-from tasks.classifiers.normalise import normalised
+from tasks.classifiers.normalise import model_lines
 from tasks.document import Decision, Document, Drop, Edit, Keep, Rewrite
-from tasks.filters.toxicity_pieces import Piece, reads_as_english, removal_edits, split_into_pieces
+from tasks.filters.toxicity_pieces import (
+    Piece,
+    may_read_as_english,
+    reads_as_english,
+    removal_edits,
+    split_into_pieces,
+)
 from tasks.formatters.edits import apply_edits
 from tasks.model_files import ModelName, model_files, model_path
 from tasks.text_features import TextFeatures
@@ -35,6 +42,8 @@ EMBEDDED = "toxicity"
 Probabilities = Callable[[Sequence[str]], list[float]]
 Judged = Callable[[str], bool]
 """Whether the score of a piece counts."""
+MayBeJudged = Callable[[Sequence[str]], list[bool]]
+"""Of each piece whether its score may count: False only where it does not."""
 
 
 def highest_piece(probabilities: Probabilities, text: str) -> float:
@@ -58,7 +67,14 @@ def _any_piece(piece: str) -> bool:
     return True
 
 
-_JUDGED: Mapping[str, Judged] = {"highest_piece": _any_piece, "highest_english_sentence": reads_as_english}
+def _all_pieces(pieces: Sequence[str]) -> list[bool]:
+    return [True] * len(pieces)
+
+
+_JUDGED: Mapping[str, tuple[Judged, MayBeJudged]] = {
+    "highest_piece": (_any_piece, _all_pieces),
+    "highest_english_sentence": (reads_as_english, may_read_as_english),
+}
 
 
 def _highest(probabilities: Probabilities, text: str, judged: Judged) -> float:
@@ -88,6 +104,8 @@ class PieceClassifier:
     threshold: float
     """On the calibrated probability."""
     judged: Judged
+    may_be_judged: MayBeJudged
+    """Only these are predicted."""
     languages: tuple[str, ...]
     """Those it has been trained on; none: nothing is known."""
 
@@ -97,19 +115,29 @@ class PieceClassifier:
 
     def toxic_pieces(self, text: str, pieces: Sequence[Piece], max_toxicity: float) -> list[bool]:
         """Of each piece whether its toxicity is above the limit. All are asked at once."""
-        texts = [text[start:end] for start, end in pieces]
-        raw = self.raw_probabilities(texts)
-        return [
-            self.toxicity(probability) > max_toxicity and self.judged(piece)
-            for piece, probability in zip(texts, raw, strict=True)
-        ]
+        places, texts, raw = self._predicted(text, pieces)
+        is_toxic = [False] * len(pieces)
+        for place, piece, probability in zip(places, texts, raw, strict=True):
+            is_toxic[place] = self.toxicity(probability) > max_toxicity and self.judged(piece)
+        return is_toxic
 
     def worst(self, text: str) -> tuple[float, str]:
         """The highest toxicity of a piece, and that piece; 0 and nothing for a text without pieces."""
-        pieces = [text[start:end] for start, end in split_into_pieces(text)]
-        raw = self.raw_probabilities(pieces)
-        place = _place_of_highest(self.judged, pieces, raw)  # toxicity rises with it: of one it has to be computed
-        return (0.0, "") if place is None else (self.toxicity(raw[place]), pieces[place])
+        pieces = split_into_pieces(text)
+        places, texts, raw = self._predicted(text, pieces)
+        place = _place_of_highest(self.judged, texts, raw)  # toxicity rises with it: of one it has to be computed
+        if place is None:
+            return 0.0, ""
+        start, end = pieces[places[place]]
+        return self.toxicity(raw[place]), text[start:end]
+
+    def _predicted(self, text: str, pieces: Sequence[Piece]) -> tuple[list[int], list[str], list[float]]:
+        """Which pieces may count, each in one line, and what the model gives them."""
+        in_one_line = text.replace("\n", " ")
+        lines = [in_one_line[start:end] for start, end in pieces]
+        may_be_judged = self.may_be_judged(lines)
+        texts = list(compress(lines, may_be_judged))
+        return list(compress(range(len(lines)), may_be_judged)), texts, self.raw_probabilities(texts)
 
     def toxicity(self, raw_probability: float) -> float:
         """The calibrated probability, its odds divided by the threshold's: above .5 where it is above the threshold."""
@@ -186,14 +214,14 @@ class Toxicity(CheckedRule):
         classifier = self._classifier()
 
         @functools.lru_cache(maxsize=1)
-        def worst(text: str) -> tuple[float, str]:
-            return classifier.worst(text)
+        def worst(features: TextFeatures) -> tuple[float, str]:
+            return classifier.worst(features.text)
 
         def toxicity(features: TextFeatures) -> float | None:
-            return worst(features.text)[0] if classifier.reads(features.document.language) else None
+            return worst(features)[0] if classifier.reads(features.document.language) else None
 
         def worst_piece(features: TextFeatures) -> str:
-            return worst(features.text)[1]
+            return worst(features)[1]
 
         return (Check("toxic", "max_toxicity", "above", toxicity, "toxicity of the worst piece", worst_piece),)
 
@@ -267,7 +295,7 @@ class Toxicity(CheckedRule):
             bundle.raw_probabilities,
             classifier.calibration,
             classifier.threshold,
-            _JUDGED[classifier.aggregation],
+            *_JUDGED[classifier.aggregation],
             classifier.languages,
         )
 
@@ -280,8 +308,10 @@ def _single_file(path: Path, model: str, label: str) -> PieceClassifier:
             f"the model {model} has the labels {', '.join(labels[:20])}: say which of them means toxic text"
             " (--set toxicity.label=...)"
         )
-    return PieceClassifier(functools.partial(_probabilities, path, label), Calibration(), 0.5, _any_piece, ())
+    return PieceClassifier(
+        functools.partial(_probabilities, path, label), Calibration(), 0.5, _any_piece, _all_pieces, ()
+    )
 
 
 def _probabilities(path: Path, label: str, texts: Sequence[str]) -> list[float]:
-    return load_fast_text(path).probabilities(normalised("plain_line", texts), label)
+    return load_fast_text(path).probabilities_of(model_lines("plain_line", texts), label)

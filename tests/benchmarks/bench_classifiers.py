@@ -5,7 +5,8 @@
 The bare prediction is one call of the fastText library for all pieces of all documents, cut and normalised before the
 clock starts. The rule cuts, normalises, predicts, aggregates and decides; the stage reads documents and writes them and
 the ledger beside that (`rules_shard`, `language_shard`). CPU time on one core, in turns, the median. The goal is .8 of
-the bare speed. Models are loaded once per process, which is counted.
+the bare speed. Models are loaded once per process, which is counted. The toxicity rule does not predict pieces whose
+score could not count; the bare prediction has all of them.
 
 A stage of several rules reads and writes once: `added` is what one more rule costs it, the stage's time less that of
 the same stage without rules (`empty`). The goal is for the whole stage; `bare/added` is no other way to reach it.

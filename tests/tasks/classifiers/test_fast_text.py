@@ -63,6 +63,15 @@ def test_a_batch_agrees_with_the_library_line_by_line(two: FastText, three: Fast
         assert not line or probabilities[label] == max(probabilities.values())
 
 
+@settings(max_examples=30, deadline=None)
+@given(lines=st.lists(WORDS, max_size=6), num_spaces=st.integers(1, 4))
+def test_spaces_mean_nothing_to_the_library(two: FastText, three: FastText, lines: list[str], num_spaces: int) -> None:
+    spaces = " " * num_spaces
+    spaced = [f"{spaces}{line.replace(' ', spaces)}{spaces}\n".encode() for line in lines]
+    for model in (two, three):
+        assert model.probabilities_of(spaced, "bad") == model.probabilities(lines, "bad")
+
+
 def test_what_was_learnt(two: FastText) -> None:
     bad, good, nothing = two.probabilities(["badword", "goodword", ""], "bad")
     assert bad > 0.8 > 0.2 > good

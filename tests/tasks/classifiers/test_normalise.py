@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import re
 import string
+import sys
 import unicodedata
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.classifiers.normalise import NORMALISERS, normalised
+from tasks.classifiers.normalise import NORMALISERS, model_lines, normalised
 
 ODD = st.text(st.sampled_from("aZé0٣７ _'’*$@!?.,\n\t\x00\x01\x85\u2028\u00a0\ud800ΣσİﬀßΩ…“&;#x1Ll/:w中"), max_size=30)
 TEXTS = st.one_of(
@@ -55,6 +56,42 @@ def test_words_and_marks() -> None:
 def test_spaces_are_one_however_many_they_were(num_spaces: int) -> None:
     spaces = " " * num_spaces
     assert normalised("words_and_marks", [f"{spaces}a{spaces}b", spaces, f"c{spaces},d"]) == ["a b", "", "c , d"]
+
+
+def test_characters_are_folded_as_in_their_text() -> None:
+    """Those that NFKC changes, or that compose with the letter before them: each the only one of its text."""
+    characters = [char for char in map(chr, range(0x80, sys.maxunicode + 1)) if not "\uac00" <= char <= "\ud7a3"]
+    changed = [char for char in characters if unicodedata.normalize("NFKC", f"e{char}") != f"e{char}"]
+    assert len(changed) > 4_000
+    for char in changed:
+        assert NORMALISERS["words_and_marks"](f"e{char} {char}{char}") == said_plainly(f"e{char} {char}{char}")
+
+
+def test_only_marks_and_parts_of_syllables_compose_with_what_is_before_them() -> None:
+    """What NFKC of each character alone rests on: Unicode's pairs, and its arithmetic for Korean."""
+    for char in map(chr, range(sys.maxunicode + 1)):
+        pair = unicodedata.decomposition(char).split()
+        if len(pair) == 2 and not pair[0].startswith("<"):
+            assert unicodedata.category(chr(int(pair[1], 16))).startswith("M")
+    for jamo in map(chr, range(0x1100, 0x1200)):
+        composes = any(unicodedata.normalize("NFC", before + jamo) != before + jamo for before in "\u1100\uac00")
+        assert not composes or "\u1160" <= jamo <= "\u11ff"
+
+
+def test_a_run_of_marks_is_one_word() -> None:
+    runs = {"a!b": "a ! b", "!?!?x?": "!?!? x ?", "! !": "! !", "!\n!": "! !", "!\x01!\x02?": "! ! ?", "!!": "!!"}
+    assert normalised("words_and_marks", list(runs)) == list(runs.values())
+
+
+@pytest.mark.parametrize("name", sorted(NORMALISERS))
+@given(texts=st.lists(TEXTS, max_size=5))
+@example(texts=["a , b", "", "@jo", "\x0b\x0c\r\x1c"])
+def test_a_model_reads_the_same_words(name: str, texts: list[str]) -> None:
+    lines = model_lines(name, texts)
+    for line, written in zip(lines, normalised(name, texts), strict=True):
+        assert line.endswith(b"\n") and line.count(b"\n") == 1
+        assert line.split() == written.encode().split()
+        assert line.isspace() == (written == "")
 
 
 def test_plain_line() -> None:

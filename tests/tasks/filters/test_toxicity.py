@@ -21,7 +21,7 @@ from tasks.filters.toxicity import (
     highest_english_sentence,
     highest_piece,
 )
-from tasks.filters.toxicity_pieces import reads_as_english, split_into_pieces
+from tasks.filters.toxicity_pieces import may_read_as_english, reads_as_english, split_into_pieces
 from tasks.formatters.edits import apply_edits
 from tasks.model_files import CLASSIFIER_FILE, models_in
 from tests.benchmarks import toxicity_texts
@@ -50,11 +50,12 @@ def test_one_insult_on_a_long_page_is_found(document: Callable[[str], Document])
 
 def test_half_is_the_threshold_of_the_classifier(bundle: Bundle) -> None:
     threshold = bundle.classifier.threshold
-    identity = PieceClassifier(bundle.raw_probabilities, Calibration(), threshold, reads_as_english, ())
+    english = (reads_as_english, may_read_as_english)
+    identity = PieceClassifier(bundle.raw_probabilities, Calibration(), threshold, *english, ())
     assert identity.toxicity(threshold) == pytest.approx(0.5)
     assert identity.toxicity(threshold + 1e-6) > 0.5 > identity.toxicity(threshold - 1e-6)
     assert identity.toxicity(0.0) < 0.01 < 0.99 < identity.toxicity(1.0)
-    sure = PieceClassifier(bundle.raw_probabilities, Calibration(slope=5.0), 1.0, reads_as_english, ())
+    sure = PieceClassifier(bundle.raw_probabilities, Calibration(slope=5.0), 1.0, *english, ())
     assert sure.toxicity(1.0) == 0.5 > sure.toxicity(0.9)
 
 
@@ -66,6 +67,23 @@ def test_the_rule_agrees_with_the_aggregation(bundle: Bundle, document: Callable
         above = score(bundle.probabilities, text) > bundle.classifier.threshold
         assert (toxicity(text)[0] > 0.5) == above
         assert (Toxicity().build()(document(text)) != Keep()) == above
+
+
+def test_only_pieces_that_may_count_are_predicted() -> None:
+    asked: list[str] = []
+
+    def raw_probabilities(texts: Sequence[str]) -> list[float]:
+        asked.extend(texts)
+        return [0.9] * len(texts)
+
+    classifier = PieceClassifier(raw_probabilities, Calibration(), 0.5, reads_as_english, may_read_as_english, ())
+    few = "What an idiot\n!"  # read together, and shown as it stands
+    text = f"kill dumb_buffer idiom garbage\n{few}\nboats and oars here"
+    toxicity, piece = classifier.worst(text)
+    assert (toxicity, piece) == (classifier.toxicity(0.9), few)
+    assert asked == ["What an idiot !"]
+    assert classifier.toxic_pieces(text, split_into_pieces(text), 0.5) == [False, True, False]
+    assert classifier.worst("kill dumb_buffer idiom garbage") == (0.0, "")
 
 
 def test_aggregations() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,9 @@ from tasks.filters.toxicity_pieces import (
     MAX_LINE_CHARS,
     MAX_UNIT_CHARS,
     MIN_PIECE_WORDS,
+    OTHER_FUNCTION_WORDS,
+    POINTING_WORDS,
+    may_read_as_english,
     reads_as_english,
     removal_edits,
     split_into_pieces,
@@ -19,6 +23,8 @@ from tasks.filters.toxicity_pieces import (
 from tasks.formatters.edits import apply_edits
 
 TEXTS = st.text(st.characters() | st.sampled_from("\n\r ab.!?\"'”\u2028"), max_size=300)
+FUNCTION_WORDS = st.sampled_from(sorted(POINTING_WORDS | OTHER_FUNCTION_WORDS))
+ODD = st.sampled_from([*"'’ é0_-“s", "\u0301", "\u212a", "\u0130", "\u00a0", "\ud800", "boat"])
 LINE = "the boat lay here"  # as many words as a piece needs
 
 
@@ -87,6 +93,29 @@ def test_sentences_and_what_is_none() -> None:
     assert not reads_as_english("A boat, I say")
     assert not reads_as_english("class Boat in Garbage")
     assert not reads_as_english("")
+
+
+@given(st.lists(st.lists(FUNCTION_WORDS | FUNCTION_WORDS.map(str.upper) | ODD, max_size=8).map("".join), max_size=4))
+def test_what_reads_as_english_may_do_so(pieces: list[str]) -> None:
+    may = may_read_as_english(pieces)
+    assert len(may) == len(pieces)
+    assert not any(reads_as_english(piece) and not may_be for piece, may_be in zip(pieces, may, strict=True))
+
+
+def test_every_function_word_is_found_however_it_is_written() -> None:
+    for word in POINTING_WORDS:
+        kelvin, printed = word.replace("k", "\u212a"), word.replace("'", "’")
+        for written in (word, word.upper(), kelvin, printed, f"“{word}”", f"0{word}_"):
+            assert may_read_as_english([f"boat {written}", "boat"]) == [True, False]
+    for word in OTHER_FUNCTION_WORDS:
+        assert may_read_as_english([f"{word} {word}", f"{word}é{word}", "boat"]) == [True, True, False]
+    assert may_read_as_english(["boats and oars", "boats and oars are gone"]) == [False, True]
+
+
+def test_two_characters_beyond_ascii_become_ascii_letters() -> None:
+    lower = {char: char.lower() for char in map(chr, range(0x80, sys.maxunicode + 1))}
+    found = {char for char, low in lower.items() if not low.isalpha() or low.isascii() if re.search("[a-z]", low)}
+    assert found == {"\u212a", "\u0130"}
 
 
 @pytest.mark.parametrize(("num_digits", "is_sentence"), [(3, True), (4, False)])

@@ -11,9 +11,9 @@ from flows.ablate_parameters import AblateParameters, Measure
 from flows.pinned_models import resolved_recipe
 from infra.ray_map import check_cluster
 from infra.settings import current_store
-from tasks.ablation.pages import TEXT_COLUMN, text_groups
+from tasks.ablation.pages import TEXT_COLUMN, text_groups, texts_identity
 from tasks.ablation.scoring import Examples
-from tasks.classifiers.table_rows import check_rows, files_sha256
+from tasks.classifiers.table_rows import check_rows
 from tasks.estimate import estimate_refresh
 from tasks.inputs import file_identity
 from tasks.manifest import fingerprint
@@ -71,7 +71,7 @@ class AblatePlan:
             "seeds": self.num_seeds,
             "held_out_fraction": self.held_out_fraction,
             "max_pages": self.max_pages,
-            "texts": [files_sha256([path]) for path in self.texts],
+            "texts": texts_identity(self.texts),
             "examples": self.examples.identity if self.examples else {},
         }
         return self.store.root / "reports" / f"ablation-{fingerprint(identity)[:20]}"

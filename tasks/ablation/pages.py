@@ -114,9 +114,7 @@ def evaluation_pages(
         identity,
         ("pyarrow",),
         modules=("tasks.ablation.pages",),
-        after=fingerprint(
-            {"corpora": [digest for _, digest in corpora], "texts": [files_sha256([each]) for each in texts]}
-        ),
+        after=fingerprint({"corpora": [digest for _, digest in corpora], "texts": texts_identity(texts)}),
     )
     choice = _Choice(folders, tuple(texts), held_out_fraction, max_pages)
     chosen = run_stage(stage, work, shard_map, _choose, [choice], progress=progress).shards[0]
@@ -190,6 +188,11 @@ def text_groups(paths: Sequence[str]) -> tuple[str, ...]:
         if names.count(name) > 1 or name == HELD_OUT:
             raise ValueError(f"two tables of texts are called {name}: rename one of them")
     return names
+
+
+def texts_identity(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Of each table its group and its content: what is found on a group is kept and shown by the group's name."""
+    return [(name, files_sha256([path])) for name, path in zip(text_groups(paths), paths, strict=True)]
 
 
 def _order(page: str) -> bytes:

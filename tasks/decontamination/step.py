@@ -64,14 +64,20 @@ class Decontamination(Rule):
         " own choice.",
     )
 
-    @field_validator("packs", "texts")
+    @field_validator("packs")
     @classmethod
-    def _are_whole_paths(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _packs_are_whole_paths(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            pack, _, data = name.partition("=")
-            if not pack or any(not path.startswith("/") for path in (pack, data) if path and path not in SHIPPED_PACKS):
-                raise ValueError(f"{name!r} has to be a whole path, because workers run in folders of their own")
+            pack, data = _pack_and_data(name)
+            _check_whole(name, *(path for path in (pack, data) if path is not None and path not in SHIPPED_PACKS))
         return names
+
+    @field_validator("texts")
+    @classmethod
+    def _texts_are_whole_paths(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        for file in files:
+            _check_whole(file, file)
+        return files
 
     @model_validator(mode="after")
     def _looks_for_shorter_passages(self) -> Self:
@@ -86,8 +92,8 @@ class Decontamination(Rule):
 
     def task_pack(self, name: str) -> TaskPack:
         """One of `packs`. Raises ValueError where it is not there or not whole."""
-        pack, _, data = name.partition("=")
-        return load_pack(pack, Path(data) if data else None)
+        pack, data = _pack_and_data(name)
+        return load_pack(pack, Path(data) if data is not None else None)
 
     def task_packs(self) -> tuple[TaskPack, ...]:
         """All of them. Raises ValueError as `task_pack`."""
@@ -140,6 +146,18 @@ class Decontamination(Rule):
 
 def _description_file(name: str) -> Path:
     """The YAML of one of `packs`, which is there."""
-    pack = name.partition("=")[0]
+    pack, _ = _pack_and_data(name)
     path = PACKS / pack if pack in SHIPPED_PACKS else Path(pack)
     return path / PACK_FILE if path.is_dir() else path
+
+
+def _pack_and_data(name: str) -> tuple[str, str | None]:
+    """A pack's name or whole path, and the folder of its data, if named; what stands there as a whole is a path."""
+    pack, equals, data = name.rpartition("=/")
+    return (pack, f"/{data}") if equals and not Path(name).exists() else (name, None)
+
+
+def _check_whole(name: str, *paths: str) -> None:
+    """ValueError for a path that depends on the folder it is used in."""
+    if not all(path.startswith("/") for path in paths):
+        raise ValueError(f"{name!r} has to be a whole path, because workers run in folders of their own")

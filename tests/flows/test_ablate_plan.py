@@ -83,6 +83,9 @@ def test_the_same_question_finds_the_same_folder(store: Store, source: Path, tmp
     folders = [folder(change) for change in changes]
     assert len(set(folders)) == len(changes)
     assert [folder(change) for change in [*changes[1:], {"workers": 2}]] == [*folders[1:], folders[0]]
+    named_otherwise = tmp_path / "named_otherwise.jsonl"
+    named_otherwise.write_bytes(texts.read_bytes())
+    assert folder({"measure": {"texts": [str(named_otherwise)]}}) != folders[-1], "the report shows its name"
     texts.write_text(json.dumps({"text": "other words"}) + "\n")
     assert folder(changes[-1]) != folders[-1]
 

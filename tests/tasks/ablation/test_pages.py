@@ -99,6 +99,24 @@ def test_texts_beside_the_pages(store: Store, tmp_path: Path) -> None:
     assert {text.group for text in found.texts()} == {"wanted.jsonl", HELD_OUT}
 
 
+def test_a_table_under_another_name_is_another_group(store: Store, tmp_path: Path) -> None:
+    """Also where it stands in the place of one that was measured on before."""
+    corpora = [make_version(store, "a", pages(range(20)))] * 2
+    (tmp_path / "other").mkdir()
+
+    def groups(*files: str) -> dict[str, set[str]]:
+        found = evaluation_pages(
+            store.work, corpora, files, InProcessMap(), held_out_fraction=FRACTION, max_pages=9
+        ).texts()
+        return {name: {text.text for text in found if text.group == name} for name in text_groups(files)}
+
+    x, y = prose("x", 6), prose("y", 6)
+    before = groups(table(tmp_path / "one.jsonl", [x]), table(tmp_path / "two.jsonl", [y]))
+    after = groups(table(tmp_path / "other" / "two.jsonl", [x]), table(tmp_path / "other" / "one.jsonl", [y]))
+    assert before == {"one.jsonl": {x}, "two.jsonl": {y}}
+    assert after == {"one.jsonl": {y}, "two.jsonl": {x}}
+
+
 def test_done_once(store: Store) -> None:
     own = pages(range(20))
     corpora = [make_version(store, "a", own)] * 2

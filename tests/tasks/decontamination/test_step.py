@@ -160,6 +160,25 @@ def test_what_is_looked_for_is_known_by_hashes_and_each_name_stands_for_one(tmp_
         Decontamination(packs=("/nowhere/pack",)).looked_for()
 
 
+def test_folders_may_have_an_equals_sign_in_their_names(tmp_path: Path) -> None:
+    """As Hive names them, `date=2024-01-01`."""
+    folder = tmp_path / "date=2024-01-01"
+    shutil.copytree(PACKS / "basics", folder / "pack")
+    mine = texts_file(folder, EXAMPLE)
+    data = folder / "data"
+    shutil.copytree(PACKS / "basics", data, ignore=shutil.ignore_patterns("pack.yaml"))
+    rules = [
+        Decontamination(packs=(pack,), texts=(str(mine),))
+        for pack in ("basics", str(folder / "pack"), f"{folder / 'pack'}={data}", f"basics={data}")
+    ]
+    assert len({json.dumps(rule.looked_for()) for rule in rules}) == 1
+    assert [rule.files()[0] for rule in rules] == [
+        PACKS / "basics" / "pack.yaml",
+        *[folder / "pack" / "pack.yaml"] * 2,
+        PACKS / "basics" / "pack.yaml",
+    ]
+
+
 def test_data_may_lie_elsewhere_than_the_description(tmp_path: Path, document: Callable[..., Document]) -> None:
     data = tmp_path / "data"
     shutil.copytree(PACKS / "basics", data, ignore=shutil.ignore_patterns("pack.yaml"))

@@ -12,6 +12,7 @@ index has one too, the words are compared. Memory: some 30 bytes for each differ
 from __future__ import annotations
 
 import functools
+import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from tasks.decontamination.sought import Sought
 from tasks.decontamination.words import MIN_WORDS, NGRAM_WORDS, word_spans, words_of
 
 MAX_EXAMPLES = 100
-"""Of one task pack or file that share an n-gram; one of more is what they are asked with, and says nothing of any."""
+"""Of one task pack or file that share an n-gram, those of equal words counted once; one of more is what they are asked
+with, and says nothing of any."""
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 """Of the polynomial hash modulo 2^64, as in tasks.n_grams."""
@@ -57,8 +59,11 @@ class ExampleIndex:
         self._numbers: dict[str, int] = {}  # of the words, from 1
         words = array("i")
         starts, lengths, owners = array("q"), array("q"), array("i")
+        different: dict[bytes, int] = {}
+        contents = array("q")  # of each example; those of equal words have one
         for number, example in enumerate(sought):
             self.examples.append((example.task, example.example_id))
+            content = hashlib.sha256()
             for passage in dict.fromkeys(example.passages):
                 of_passage = words_of(passage)
                 if len(of_passage) >= min_words:
@@ -66,6 +71,9 @@ class ExampleIndex:
                     lengths.append(len(of_passage))
                     owners.append(number)
                     words.extend([self._numbers.setdefault(word, len(self._numbers) + 1) for word in of_passage])
+                    content.update(words[starts[-1] :].tobytes() + bytes(words.itemsize))  # no word has the number 0
+            contents.append(different.setdefault(content.digest(), len(different)))
+        self._contents = _as_array(contents)
         self._words: NDArray[np.int32] = np.frombuffer(words, np.int32) if words else np.empty(0, np.int32)
         runs = _Runs.of_passages(_as_array(starts), _as_array(lengths), _as_array(owners), ngram_words)
         self._lengths = np.unique(runs.lengths).tolist()
@@ -81,6 +89,14 @@ class ExampleIndex:
         searched = np.zeros(len(self.examples), np.bool_)
         searched[self._owners] = True
         return searched
+
+    def num_searched(self) -> dict[str, tuple[int, int]]:
+        """By pack or file: its examples, and those of which anything is looked for."""
+        found: dict[str, tuple[int, int]] = {}
+        for (task, _), is_searched in zip(self.examples, self.is_searched.tolist(), strict=True):
+            examples, searched = found.get(_set_of(task), (0, 0))
+            found[_set_of(task)] = examples + 1, searched + is_searched
+        return found
 
     def owners(self, ngram: int) -> list[int]:
         """The numbers of the examples that have the n-gram, ascending."""
@@ -125,7 +141,9 @@ class ExampleIndex:
         row, owners = np.divmod(np.unique(row * num_examples + owners), num_examples)
         sets = {name: number for number, name in enumerate(sorted({_set_of(task) for task, _ in self.examples}))}
         set_of = np.array([sets[_set_of(task)] for task, _ in self.examples], np.int64)
-        ngram_in_set, counts = np.unique(row * max(1, len(sets)) + set_of[owners], return_counts=True)
+        num_contents = len(self._contents) + 1
+        content_of_ngram = (row * max(1, len(sets)) + set_of[owners]) * num_contents + self._contents[owners]
+        ngram_in_set, counts = np.unique(np.unique(content_of_ngram) // num_contents, return_counts=True)
         keeps = np.ones(len(self._hashes), np.bool_)
         keeps[ngram_in_set[counts > MAX_EXAMPLES] // max(1, len(sets))] = False
         self._hashes, self._positions = self._hashes[keeps], self._positions[keeps]

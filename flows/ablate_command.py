@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.evaluation.pack_reference import absolute_reference
 from tasks.source_names import EMBEDDED, is_local_path
 
 if TYPE_CHECKING:
@@ -75,9 +76,13 @@ def add_options(command: argparse.ArgumentParser, curations: str, profiles: str)
         help="JSONL, CSV or Parquet with a column text, to measure on as well; the first one decides; may be repeated",
     )
     command.add_argument(
-        "--tasks", action="append", default=[], metavar="PACK[:T,T]", help="packs of tasks to measure on as well"
+        "--tasks",
+        action="append",
+        default=[],
+        type=absolute_reference,
+        metavar="PACK[=DIR][:T,T]",
+        help="packs of tasks to measure on as well",
     )
-    command.add_argument("--data", default="", type=_absolute, metavar="DIR", help="folder of the data of academic")
     command.add_argument("--workers", default=0, metavar="N", help="shards at a time (default: all CPUs of Ray)")
 
 
@@ -102,7 +107,6 @@ def parameters_of(options: argparse.Namespace) -> AblateParameters:
             pages=options.pages,
             texts=options.text,
             tasks=options.tasks,
-            data=options.data,
         ),
         workers=options.workers,
         dry_run=options.dry_run,
@@ -120,10 +124,7 @@ def ablate_command(store: Store, parameters: AblateParameters) -> str:
     words += [f"--budget-tokens={twins.budget_tokens}", f"--seeds={twins.seeds}"]
     words += [f"--held-out={measure.held_out_fraction}", f"--pages={measure.pages}"]
     words += [f"--text={text}" for text in measure.texts]
-    words += [
-        *(f"--tasks={pack}" for pack in measure.tasks),
-        *([f"--data={measure.data}"] if measure.data else []),
-    ]
+    words += [f"--tasks={pack}" for pack in measure.tasks]
     words += [f"--workers={parameters.workers}"] if parameters.workers else []
     return shlex.join(words)
 

@@ -83,9 +83,6 @@ class Measure(Form):
         title="Tasks",
         description="Packs of evaluation tasks, as for an evaluation: measured on as well, and never what decides.",
     )
-    data: str = Field(
-        "", title="Folder of academic's data", pattern=r"^$|^/", description="An absolute path; empty: none."
-    )
 
 
 class AblateParameters(Form):

@@ -121,8 +121,7 @@ def _examples(measure: Measure, store: Store) -> Examples | None:
     """The packs, found to be there; None where none is named."""
     if not measure.tasks:
         return None
-    data = Path(measure.data) if measure.data else None
-    examples = Examples(tuple(measure.tasks), data, measure.pages, store.work)
+    examples = Examples(tuple(measure.tasks), measure.pages, store.work)
     assert examples.identity
     return examples
 

@@ -48,7 +48,7 @@ def record(
         "groups": [{"group": each.group, "metric": each.metric, **asdict(each.comparison)} for each in groups],
         "recipes": [asdict(recipe) for recipe in recipes],
         "twins": [asdict(twin) for twin in twins],
-        "pages": {**asdict(pages.counts), "near_duplicates_left_out": len(pages.seen)},
+        "pages": {**asdict(pages.counts), "left_out_as_seen": len(pages.seen)},
         "trained_tokens": sum(twin.tokens for twin in twins),
         "training_seconds": round(sum(twin.seconds for twin in twins), 1),
         "report": str(report),

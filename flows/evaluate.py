@@ -20,7 +20,6 @@ from flows.evaluate_plan import EvaluatePlan, check_evaluate, dry_run_evaluate
 from flows.evaluate_scores import (
     HeldOutTexts,
     ask_tasks,
-    contamination_by_task,
     held_out_texts,
     is_finite,
     model_scores,
@@ -45,6 +44,7 @@ from infra.registry import ModelVersion
 from tasks.decontamination.report import ContaminationReport
 from tasks.evaluation.bits_per_byte import Score, summed
 from tasks.evaluation.compare import compare_models
+from tasks.evaluation.contaminated import contaminated_tasks
 from tasks.evaluation.gate import judge_model
 from tasks.evaluation.measures import AnyMeasure, ModelScores
 from tasks.evaluation.pictures import scores_picture
@@ -100,7 +100,7 @@ def evaluate(parameters: EvaluateParameters) -> dict[str, Any] | State[dict[str,
         if parameters.scoring.contamination:
             reports = run_as_task("contamination", search_corpora, plan, shard_map)
         comparisons = {other.reference: compare_models(found.scores, other) for other in others}
-        rows = score_rows(found.scores, comparisons, contamination_by_task(reports, plan.asked))
+        rows = score_rows(found.scores, comparisons, contaminated_tasks(reports))
         samples: list[tuple[str, str]] = []
         if found.is_finite:
             samples = run_as_task("samples", _samples, generator, parameters.scoring.prompts)
@@ -192,7 +192,7 @@ def _record(
     digest = generator.state.corpus_digest
     corpus = plan.version.tags.get("corpus", f"digest {digest[:16]}")
     tracker.dataset(corpus, digest, plan.tokens, context="evaluation")
-    packs = {asked.pack.name: asked.pack for asked in plan.asked}
+    packs = {pack.name: pack for pack in plan.asked}
     for pack in packs.values():
         size = {"num_tasks": len(pack.tasks)}
         tracker.dataset(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tasks.evaluation.pack_reference import absolute_reference
 
 if TYPE_CHECKING:
     from flows.parameters import EvaluateParameters
@@ -25,7 +26,7 @@ def add_options(command: argparse.ArgumentParser, model: Callable[[str], str]) -
     """`model` makes a checkpoint's folder absolute. What a value may be is decided by the flow's parameters."""
     command.epilog = (
         "examples: `tokenmill evaluate --model web-smoke@2 --compare web-smoke@1`; `tokenmill evaluate --model web@3"
-        " --tasks academic:arc_easy,piqa --data eval/ --limit 500 --champion if_better --guard academic/piqa=0.01`"
+        " --tasks academic=eval/:arc_easy,piqa --limit 500 --champion if_better --guard academic/piqa=0.01`"
     )
     command.add_argument(
         "--model", required=True, type=model, metavar="M", help="name[@version|@alias] or a checkpoint folder"
@@ -36,13 +37,12 @@ def add_options(command: argparse.ArgumentParser, model: Callable[[str], str]) -
     command.add_argument(
         "--tasks",
         action="append",
-        type=_pack,
-        metavar="PACK[:T,T]",
-        help="a pack of tasks, or some of its tasks: basics (default), academic, the path of one of yours, or"
-        " harness:T,T (stock tasks of lm-evaluation-harness, fetched); may be"
+        type=absolute_reference,
+        metavar="PACK[=DIR][:T,T]",
+        help="a pack of tasks, or some of its tasks: basics (default), academic=DIR (the folder of its files), the"
+        " path of one of yours, or harness:T,T (stock tasks of lm-evaluation-harness, fetched); may be"
         f" repeated; {NO_TASKS}: held-out text alone",
     )
-    command.add_argument("--data", type=_path, default="", metavar="DIR", help="folder of the data of academic")
     command.add_argument("--limit", default=0, metavar="N", help="examples of each task at most (default: all)")
     command.add_argument("--compare", type=model, metavar="M", help="another model, asked the same")
     command.add_argument(
@@ -74,7 +74,7 @@ def parameters_of(options: argparse.Namespace) -> EvaluateParameters:
     """What the options ask for. ValueError for a value that they cannot have."""
     from flows.parameters import EvaluateParameters, Promotion, Scoring
 
-    scoring = {name: getattr(options, name) for name in ("profile", "data", "limit", "contamination", "workers")}
+    scoring = {name: getattr(options, name) for name in ("profile", "limit", "contamination", "workers")}
     if options.tasks:
         scoring["tasks"] = [] if options.tasks == [NO_TASKS] else options.tasks
     return EvaluateParameters(
@@ -92,7 +92,6 @@ def evaluate_command(store: Store, parameters: EvaluateParameters) -> str:
     words = ["tokenmill", "evaluate", "--store", str(store.root), "--model", parameters.model]
     words += ["--profile", scoring.profile]
     words += [f"--tasks={reference}" for reference in scoring.tasks or [NO_TASKS]]
-    words += [f"--data={scoring.data}"] if scoring.data else []
     words += [f"--limit={scoring.limit}"] if scoring.limit else []
     words += [f"--compare={parameters.compare_with}"] if parameters.compare_with else []
     words += ["--contamination"] if scoring.contamination else []
@@ -100,15 +99,3 @@ def evaluate_command(store: Store, parameters: EvaluateParameters) -> str:
     words += [f"--champion={promotion.champion}"] if promotion.champion != "never" else []
     words += [f"--metric={promotion.metric}", *(f"--guard={each}" for each in promotion.guarded)]
     return shlex.join(words)
-
-
-def _path(text: str) -> str:
-    """A local path made absolute, because drivers leave the current folder."""
-    return str(Path(text).expanduser().absolute()) if text else ""
-
-
-def _pack(text: str) -> str:
-    """A pack's folder or file made absolute; a name as it is."""
-    place, colon, tasks = text.partition(":")
-    path = Path(place).expanduser()
-    return f"{path.absolute()}{colon}{tasks}" if path.exists() and "/" in place else text

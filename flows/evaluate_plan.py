@@ -12,11 +12,12 @@ from flows.parameters import EvaluateParameters, Promotion, Scoring
 from infra.registry import ModelVersion, champion, find_model
 from infra.settings import current_store
 from tasks.checkpoints import read_state
-from tasks.evaluation.asked_tasks import AskedTasks, asked_tasks, guards, resolved_measure
+from tasks.evaluation.asked_tasks import asked_tasks, guards, resolved_measure
 from tasks.evaluation.bits_per_byte import choose_documents
 from tasks.evaluation.gate import ModelGateRules
 from tasks.evaluation.measures import slice_places
 from tasks.evaluation.slices import cells, document_languages
+from tasks.evaluation.task_pack import TaskPack
 from tasks.inputs import Profile
 from tasks.pack import TokenShards
 from tasks.store import Store
@@ -35,7 +36,7 @@ class EvaluatePlan:
     version: ModelVersion
     tokens: Path
     numbers: Sequence[int]  # of the held-out documents
-    asked: Sequence[AskedTasks]
+    asked: Sequence[TaskPack]
     rules: ModelGateRules
     champion: ModelVersion | None
     compared: ModelVersion | None
@@ -69,9 +70,9 @@ class EvaluatePlan:
         return found
 
 
-def check_tasks(scoring: Scoring, promotion: Promotion) -> tuple[list[AskedTasks], ModelGateRules]:
+def check_tasks(scoring: Scoring, promotion: Promotion) -> tuple[list[TaskPack], ModelGateRules]:
     """The tasks that are asked, and the rules of the gate. ValueError for what is not there, or not measured."""
-    asked = asked_tasks(scoring.tasks, Path(scoring.data) if scoring.data else None, current_store().work)
+    asked = asked_tasks(scoring.tasks, current_store().work)
     metric, guarded = resolved_measure(promotion.metric, asked), guards(promotion.guarded, asked)
     return asked, ModelGateRules(metric=metric, guarded=guarded)
 
@@ -122,7 +123,7 @@ def _corpora(store: Store, version: ModelVersion) -> list[tuple[TrainedCorpus, P
 
 
 def _check_contamination(
-    version: ModelVersion, asked: Sequence[AskedTasks], corpora: Sequence[tuple[TrainedCorpus, Path]]
+    version: ModelVersion, asked: Sequence[TaskPack], corpora: Sequence[tuple[TrainedCorpus, Path]]
 ) -> None:
     if not asked:
         raise ValueError("contamination is looked for in tasks, and none are asked: name a pack")
@@ -137,13 +138,13 @@ def _check_contamination(
 def dry_run_evaluate(plan: EvaluatePlan, parameters: EvaluateParameters) -> dict[str, Any]:
     """What the run would do, as a plain mapping. Writes nothing."""
     limit = parameters.scoring.limit or None
-    tasks = {f"{asked.pack.name}/{task.name}": len(task.choose(limit)) for asked in plan.asked for task in asked.tasks}
+    tasks = {f"{pack.name}/{task.name}": len(task.choose(limit)) for pack in plan.asked for task in pack.tasks}
     return {
         "dry_run": True,
         "model": plan.version.reference,
         "held_out_documents": len(plan.numbers),
         "token_shards": str(plan.tokens),
-        "packs": [asked.pack.reference for asked in plan.asked],
+        "packs": [pack.reference for pack in plan.asked],
         "examples": tasks,
         "contamination": parameters.scoring.contamination,
         "prompts": len(parameters.scoring.prompts),

@@ -13,8 +13,7 @@ from flows.progress import progress
 from infra.ray_map import ray_cluster
 from infra.registry import ModelVersion
 from tasks.atomic import TEMPORARY_PREFIX
-from tasks.decontamination.report import ContaminationReport, TaskContamination, contamination
-from tasks.evaluation.asked_tasks import AskedTasks
+from tasks.decontamination.report import ContaminationReport, contamination
 from tasks.evaluation.bits_per_byte import Score, document_texts, score_each_text
 from tasks.evaluation.harness import evaluate_tasks
 from tasks.evaluation.loglikelihood import LocalScorer, Scorer
@@ -27,6 +26,7 @@ from tasks.evaluation.measures import (
     uniform_measure,
     weights_sha256,
 )
+from tasks.evaluation.task_pack import TaskPack
 from tasks.generation import TextGenerator
 from tasks.pack import TokenShards
 from tasks.ports import InProcessMap, ShardMap
@@ -112,39 +112,22 @@ def ask_tasks(
                 num_shards=workers,
                 stage="tasks",
             )
-        return [measure for asked in plan.asked for measure in _ask(asked, scorer, generator, limit)]
+        return [measure for pack in plan.asked for measure in _ask(pack, scorer, generator, limit)]
 
 
-def _ask(asked: AskedTasks, scorer: Scorer, generator: TextGenerator, limit: int) -> list[AnyMeasure]:
-    names = [task.name for task in asked.tasks]
+def _ask(pack: TaskPack, scorer: Scorer, generator: TextGenerator, limit: int) -> list[AnyMeasure]:
+    names = [task.name for task in pack.tasks]
 
     def on_progress(task: str, done: int, total: int) -> None:
         progress("tasks", names.index(task) + (done >= total), len(names), note=f"{task}: {done:,} of {total:,}")
 
-    results = evaluate_tasks(
-        scorer, generator.tokenizer, asked.pack, asked.names, limit=limit or None, progress=on_progress
-    )
-    return task_measures(asked.pack.name, results)
+    results = evaluate_tasks(scorer, generator.tokenizer, pack, limit=limit or None, progress=on_progress)
+    return task_measures(pack.name, results)
 
 
 def search_corpora(plan: EvaluatePlan, shard_map: ShardMap) -> list[ContaminationReport]:
     """What each corpus that the model was trained on holds of the tasks."""
-    packs = [asked.pack for asked in plan.asked]
-    return [contamination(folder, packs, _work(plan), shard_map, progress) for _, folder in plan.corpora]
-
-
-def contamination_by_task(
-    reports: Sequence[ContaminationReport], asked: Sequence[AskedTasks]
-) -> dict[str, TaskContamination]:
-    """By `pack/task`; of several corpora the one that has most of the task."""
-    found: dict[str, TaskContamination] = {}
-    wanted = {f"{each.pack.name}/{task.name}" for each in asked for task in each.tasks}
-    for report in reports:
-        for task in report.tasks:
-            name = f"{task.pack}/{task.task}"
-            if name in wanted and (name not in found or task.num_hit > found[name].num_hit):
-                found[name] = task
-    return found
+    return [contamination(folder, plan.asked, _work(plan), shard_map, progress) for _, folder in plan.corpora]
 
 
 def _work(plan: EvaluatePlan) -> Path:

@@ -188,12 +188,9 @@ class Scoring(Form):
     tasks: list[Text] = Field(
         default_factory=lambda: ["basics"],
         title="Tasks",
-        description="Packs of evaluation tasks: basics, academic (its data lies in a folder of yours), or the path of"
-        " one of your own; PACK:task,task asks some of its tasks; harness:hellaswag,arc_easy fetches stock tasks of"
-        " lm-evaluation-harness. Empty: held-out text alone.",
-    )
-    data: str = Field(
-        "", title="Folder of academic's data", pattern=r"^$|^/", description="An absolute path; empty: none."
+        description="Packs of evaluation tasks: basics, or the whole path of one of your own; academic=/data/eval has"
+        " its files in a folder of yours; PACK:task,task asks some of its tasks; harness:hellaswag,arc_easy fetches"
+        " stock tasks of lm-evaluation-harness. Empty: held-out text alone.",
     )
     limit: int = Field(
         0,

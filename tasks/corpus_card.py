@@ -322,10 +322,13 @@ def _wipe_outs_markdown(wipe_outs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _decontamination_fact(manifest: Mapping[str, Any]) -> dict[str, str]:
     """The evaluation examples that no document holds, where the recipe names any."""
-    looked_for = manifest.get("decontaminated", {})
     removed = sum(manifest["removed"].get("decontaminate", {}).values())
-    names = ", ".join(f"{name} (SHA-256 {sha256[:12]})" for name, sha256 in looked_for.items())
-    return {"decontaminated": f"{names}: {removed:,} documents dropped, edits in the others"} if looked_for else {}
+    names = ", ".join(
+        f"{name} (SHA-256 {each['sha256'][:12]}, {each['num_searched']:,} of {each['num_examples']:,} examples long enough"
+        " to be looked for)"
+        for name, each in manifest.get("decontaminated", {}).items()
+    )
+    return {"decontaminated": f"{names}: {removed:,} documents dropped, edits in the others"} if names else {}
 
 
 def _share_fact(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -71,8 +71,8 @@ class Refresh:
     """Documents of the base that are taken down now: id to scope."""
     models: tuple[str, ...] = ()
     """Those that decide, or have decided (`tasks.used_models`)."""
-    decontaminated: Mapping[str, str] = field(default_factory=dict)
-    """What its documents are, or were, freed of: SHA-256 of task packs and files of texts, by name."""
+    decontaminated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What its documents are, or were, freed of: of task packs and files of texts by name SHA-256 and counts."""
     base_dir: Path | None = None
     """The base's folder here; a plan that must not write leaves it out."""
     carried_dir: Path | None = None
@@ -127,7 +127,7 @@ class Refresh:
             tombstones=_tombstones(last),
             newly_taken_down={},
             models=used_models(recipe),
-            decontaminated=recipe.decontamination.looked_for(),
+            decontaminated=recipe.decontamination.coverage(),
         )
         if refresh.base is None and not refresh.is_published:
             refresh._check_readable()

@@ -8,9 +8,7 @@ way around, what only one of them keeps is not looked at here; texts that are gi
 A recipe may cut or mend a text, and which of two texts of a page is the right one is what the ablation is about. So a
 page whose texts differ counts as both of them together, and the comparison is the same with the recipes exchanged.
 
-Deduplication is a part of a recipe, and one that removes little leaves near-duplicates of held-out pages in its
-training text. A page or text of which either training has a near-duplicate is not measured on, by one rule for both:
-the defaults of `tasks.dedup`.
+What either training has seen under another URL is not measured on (`tasks.ablation.seen`).
 """
 
 from __future__ import annotations
@@ -19,22 +17,20 @@ import functools
 import hashlib
 import heapq
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.ablation.held_out import page_key
+from tasks.ablation.seen import find_seen, seen_pages
 from tasks.address import redacted
 from tasks.atomic import write_json
 from tasks.classifiers.table_rows import files_sha256, read_rows
-from tasks.dedup.config import Deduplication
-from tasks.dedup.jaccard import jaccard
-from tasks.dedup.signature import Hashes, WordHashes, bands, shingles, signatures
 from tasks.document import ShardReport
 from tasks.manifest import fingerprint
 from tasks.ports import ShardMap
@@ -44,16 +40,9 @@ from tasks.tokenizer import corpus_files, encodable, is_held_out
 HELD_OUT = "held-out pages"
 """The group of the pages; a file of texts is a group by its name."""
 TEXT_COLUMN = "text"
-NEAR_DUPLICATE = Deduplication()
 
 _PAGES_FILE, _COUNTS_FILE, _SEEN_FILE = "pages.parquet", "counts.json", "seen.json"
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("group", "page", "document_id", "text")])
-_READ_ROWS = 256
-
-
-def page_key(url: str, document_id: str) -> str:
-    """What a page is held out by, as one: its URL; of a record that has none, its id, which comes from its content."""
-    return url or document_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +72,7 @@ class EvaluationPages:
     file: Path
     counts: PageCounts
     seen: frozenset[str]
-    """Pages and texts that are left out, because a training has a near-duplicate of them."""
+    """Pages and texts that are left out, because much of them stands in training text."""
     fingerprint: str
 
     def texts(self) -> list[PageText]:
@@ -119,23 +108,30 @@ def evaluation_pages(
     choice = _Choice(folders, tuple(texts), held_out_fraction, max_pages)
     chosen = run_stage(stage, work, shard_map, _choose, [choice], progress=progress).shards[0]
     looked_at = [file for folder in dict.fromkeys(folders) for file in corpus_files(folder)]
+    pages_file = chosen / _PAGES_FILE
+
+    def finish(directory: Path, shards: tuple[Path, ...]) -> Mapping[str, Any]:
+        write_json(directory / _SEEN_FILE, seen_pages(pages_file, shards))
+        return {}
+
     overlap = run_stage(
         Stage(
             "ablation_overlap",
-            identity | {"near_duplicate": NEAR_DUPLICATE},
+            identity,
             ("numpy", "pyarrow"),
-            modules=("tasks.ablation.pages",),
+            modules=("tasks.ablation.seen",),
             after=stage.fingerprint,
         ),
         work,
         shard_map,
-        functools.partial(_find_seen, pages_file=chosen / _PAGES_FILE, held_out_fraction=held_out_fraction),
+        functools.partial(find_seen, pages_file=pages_file, held_out_fraction=held_out_fraction),
         looked_at,
         progress=progress,
+        finish=finish,
     )
-    seen = frozenset(page for shard in overlap.shards for page in json.loads((shard / _SEEN_FILE).read_bytes()))
+    seen = frozenset(json.loads((overlap.directory / _SEEN_FILE).read_bytes()))
     counts = PageCounts(**json.loads((chosen / _COUNTS_FILE).read_bytes()))
-    return EvaluationPages(chosen / _PAGES_FILE, counts, seen, overlap.fingerprint)
+    return EvaluationPages(pages_file, counts, seen, overlap.fingerprint)
 
 
 @dataclass(frozen=True)
@@ -234,58 +230,3 @@ def _table_texts(path: str) -> Iterator[tuple[str, str]]:
         if text.strip():
             text = encodable(text)
             yield hashlib.sha256(text.encode("utf-8")).hexdigest(), text
-
-
-def _find_seen(documents_file: Path, directory: Path, *, pages_file: Path, held_out_fraction: float) -> ShardReport:
-    """SEEN_FILE: the pages that a training document of this bucket is a near-duplicate of."""
-    known = _Known(pq.read_table(pages_file, columns=["page", "text"]).to_pydict())
-    num_documents = 0
-    with pq.ParquetFile(documents_file) as parquet:
-        for batch in parquet.iter_batches(_READ_ROWS, columns=["document_id", "url", "text"]):
-            texts = [
-                row["text"]
-                for row in batch.to_pylist()
-                if not is_held_out(page_key(row["url"], row["document_id"]), held_out_fraction)
-            ]
-            known.look_at(texts)
-            num_documents += len(texts)
-    write_json(directory / _SEEN_FILE, sorted(known.seen))
-    return ShardReport(num_documents, num_documents)
-
-
-class _Known:
-    """The texts to measure on, found again by their bands."""
-
-    def __init__(self, columns: Mapping[str, Sequence[str]]) -> None:
-        self._pages, self._texts = columns["page"], columns["text"]
-        self._word_hashes = WordHashes()
-        self._by_band: dict[tuple[int, int], list[int]] = defaultdict(list)
-        self._shingles: dict[int, Hashes] = {}
-        self.seen: set[str] = set()
-        for number, keys in enumerate(self._bands(self._texts)):
-            for place in enumerate(keys):
-                self._by_band[place].append(number)
-
-    def look_at(self, texts: Sequence[str]) -> None:
-        for text, keys in zip(texts, self._bands(texts), strict=True):
-            near = {number for place in enumerate(keys) for number in self._by_band.get(place, ())}
-            near = {number for number in near if self._pages[number] not in self.seen}
-            if near:
-                own = self._distinct(text)
-                self.seen |= {self._pages[number] for number in near if self._resembles(number, own)}
-
-    def _resembles(self, number: int, other: Hashes) -> bool:
-        if number not in self._shingles:
-            self._shingles[number] = self._distinct(self._texts[number])
-        return jaccard(self._shingles[number], other) >= NEAR_DUPLICATE.min_jaccard
-
-    def _distinct(self, text: str) -> Hashes:
-        return np.unique(shingles(text, NEAR_DUPLICATE.minhash, self._word_hashes))
-
-    def _bands(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        found: list[list[int]] = bands(
-            signatures(texts, NEAR_DUPLICATE.minhash, self._word_hashes), NEAR_DUPLICATE.minhash
-        ).tolist()
-        return found

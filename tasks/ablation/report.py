@@ -186,7 +186,7 @@ def _pages_line(counts: PageCounts, num_seen: int) -> str:
         f" {counts.chosen:,} were taken, {counts.with_two_texts:,} of them with two texts."
     )
     if num_seen:
-        line += f" {num_seen:,} pages or texts are left out: near-duplicates of them are in training text."
+        line += f" {num_seen:,} pages or texts are left out: a near-duplicate or much of them stands in training text."
     return (
         f"{line} What one recipe alone keeps is not in {HELD_OUT}: to judge that, give texts of what a model ought to"
         " know."

@@ -54,14 +54,13 @@ class Examples:
     """What is asked beside the pages: packs of tasks as an operator names them, and examples of each at most."""
 
     packs: tuple[str, ...]
-    data: Path | None  # where the files of packs are that do not bring them
     limit: int
     work: Path  # of the store, where stock tasks are fetched to
 
     @property
     def identity(self) -> dict[str, object]:
         """All that determines what is asked."""
-        asked = [(each.pack.reference, each.names) for each in asked_tasks(self.packs, self.data, self.work)]
+        asked = [pack.reference for pack in asked_tasks(self.packs, self.work)]
         return {"packs": asked, "limit": self.limit}
 
 
@@ -127,10 +126,9 @@ def _score(
         from tasks.evaluation.harness import evaluate_tasks  # the harness takes seconds to import
         from tasks.evaluation.loglikelihood import LocalScorer
 
-        for asked in asked_tasks(examples.packs, examples.data, examples.work):
-            scorer = LocalScorer(model)
-            for result in evaluate_tasks(scorer, tokenizer, asked.pack, asked.names, limit=examples.limit):
-                rows += _task_rows(f"{asked.pack.name}/{result.task}", result)
+        for pack in asked_tasks(examples.packs, examples.work):
+            for result in evaluate_tasks(LocalScorer(model), tokenizer, pack, limit=examples.limit):
+                rows += _task_rows(f"{pack.name}/{result.task}", result)
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), directory / SCORES_FILE)
     return ShardReport(len(rows), len(rows))
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.ablation.pages import page_key
+from tasks.ablation.held_out import page_key
 from tasks.atomic import link_file, new_directory, write_json
 from tasks.document import ShardReport
 from tasks.manifest import fingerprint

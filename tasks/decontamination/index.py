@@ -103,6 +103,16 @@ class ExampleIndex:
         of_ngram: list[int] = self._owners[self._offsets[ngram] : self._offsets[ngram + 1]].tolist()
         return of_ngram
 
+    def fractions(self, is_found: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Of each example, the share of its different n-grams that are found; 0 where nothing is looked for.
+
+        `is_found` says of each n-gram, by number, whether it is.
+        """
+        num_owners, num_examples = np.diff(self._offsets), len(self.examples)
+        found = np.bincount(self._owners[np.repeat(is_found, num_owners)], minlength=num_examples)
+        of_fraction: NDArray[np.float64] = found / np.maximum(np.bincount(self._owners, minlength=num_examples), 1)
+        return of_fraction
+
     def find(self, text: str) -> tuple[Found, ...]:
         """Where examples stand in a text, by example and place."""
         words = words_of(text)

@@ -9,17 +9,19 @@ of many documents is removed from all of them: the report on a corpus that was n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from tasks.decontamination.sought import sought_in_packs, sought_in_texts, texts_sha256
 from tasks.decontamination.words import MIN_WORDS, NGRAM_WORDS, words_of
 from tasks.document import Decision, Document, Drop, Keep, Rewrite
-from tasks.evaluation.task_pack import PACK_FILE, PACKS, SHIPPED_PACKS, TaskPack, load_pack
+from tasks.evaluation.pack_reference import SHIPPED_PACKS
+from tasks.evaluation.task_pack import PACK_FILE, PACKS, TaskPack, load_pack
 from tasks.formatters.edits import apply_edits
+from tasks.manifest import fingerprint
 from tasks.rule import Rule
 
 
@@ -48,7 +50,11 @@ class Decontamination(Rule):
         "remove_span", description="What becomes of a document with an example in it: kept without it, or dropped."
     )
     ngram_words: int = Field(
-        NGRAM_WORDS, ge=5, le=100, description="Words in a row, as in an example, that are contamination (GPT-3: 13)."
+        NGRAM_WORDS,
+        ge=5,
+        le=100,
+        description="Words in a row, as in an example, that are contamination (GPT-3: 13). What more than 100 different"
+        " examples of a pack or file share is what they are asked with, and is not looked for.",
     )
     min_words: int = Field(
         MIN_WORDS,
@@ -116,13 +122,33 @@ class Decontamination(Rule):
             raise ValueError(f"decontamination has {twice[0]} twice; name it once, or rename one of the two")
         return dict(sorted(hashes))
 
+    def coverage(self) -> dict[str, dict[str, Any]]:
+        """Of each pack and file by its name: sha256, num_examples, and num_searched, of which anything is looked for.
+
+        Raises ValueError as `looked_for` and `build`.
+        """
+        hashes = self.looked_for()
+        key = self._key(hashes)
+        if hashes and key not in _NUM_SEARCHED:
+            self.build()
+        known = _NUM_SEARCHED.get(key, {})
+        return {
+            name: {"sha256": sha256, "num_examples": known[name][0], "num_searched": known[name][1]}
+            for name, sha256 in hashes.items()
+        }
+
+    def _key(self, hashes: Mapping[str, str]) -> str:
+        return fingerprint({"looked_for": hashes, "ngram_words": self.ngram_words, "min_words": self.min_words})
+
     def build(self) -> Callable[[Document], Decision]:
-        """Raises ValueError, with file and line, for a row that is no example."""
+        """Raises ValueError, with file and line, for a row that is no example, and where nothing of a file is one."""
         from tasks.decontamination.index import ExampleIndex  # numpy is not needed for a configuration
         from tasks.decontamination.removal import named, removals, stretches
 
+        hashes = self.looked_for()
         sought = (*sought_in_packs(self.task_packs()), *sought_in_texts(map(Path, self.texts)))
         index = ExampleIndex(sought, ngram_words=self.ngram_words, min_words=self.min_words)
+        self._check_searched(hashes, index.num_searched())
 
         def decide(document: Document) -> Decision:
             text = document.text
@@ -142,6 +168,22 @@ class Decontamination(Rule):
             return Rewrite(left, edits) if left.strip() else Drop("empty")
 
         return decide
+
+    def _check_searched(self, hashes: Mapping[str, str], num_searched: Mapping[str, tuple[int, int]]) -> None:
+        """Keeps the counts for `coverage`. ValueError where nothing of a pack or file can be looked for."""
+        counts = {name: num_searched.get(name, (0, 0)) for name in hashes}
+        for name, (num_examples, searched) in counts.items():
+            if not searched:
+                raise ValueError(
+                    f"decontamination: of the {num_examples:,} examples of {name} none can be looked for, each being"
+                    f" shorter than min_words={self.min_words} or in words that many others have too; lower min_words,"
+                    " or leave it out"
+                )
+        _NUM_SEARCHED[self._key(hashes)] = counts
+
+
+_NUM_SEARCHED: dict[str, Mapping[str, tuple[int, int]]] = {}
+"""What this process has counted, by what was looked for: examples of each name, and those that are looked for."""
 
 
 def _description_file(name: str) -> Path:

@@ -1,49 +1,37 @@
-"""Which tasks a model is asked, as an operator writes it: `academic:arc_easy,piqa`, or a pack alone for all of it."""
+"""Which tasks a model is asked, as an operator names them, and what of it may decide about a model."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.evaluation.measures import BITS_PER_BYTE
+from tasks.evaluation.pack_reference import HARNESS, split_reference
 from tasks.evaluation.slices import DIMENSIONS
-from tasks.evaluation.task_pack import METRICS, PACK_FILE, PackTask, TaskPack, load_pack
+from tasks.evaluation.task_pack import METRICS, PACK_FILE, TaskPack, load_pack, named_pack
 
 _SLICES = tuple(f"held_out/{dimension}/" for dimension in DIMENSIONS)
 
 
-@dataclass(frozen=True)
-class AskedTasks:
-    """Some tasks of a pack, or all."""
-
-    pack: TaskPack
-    names: tuple[str, ...] | None
-
-    @property
-    def tasks(self) -> tuple[PackTask, ...]:
-        return self.pack.select(self.names)
-
-
-def asked_tasks(references: Sequence[str], data: Path | None, work: Path) -> list[AskedTasks]:
-    """The packs that are named, with their files found; `data` is the folder of files that do not lie beside a pack.
+def asked_tasks(references: Sequence[str], work: Path) -> list[TaskPack]:
+    """The packs that are named (tasks.evaluation.pack_reference), each with the tasks that are asked, and their files.
 
     `harness:hellaswag,arc_easy` are stock tasks of lm-evaluation-harness, fetched once into a folder of `work`. Raises
     ValueError for a pack or task that is not there, and for two packs of one name.
     """
-    found: list[AskedTasks] = []
+    found: list[TaskPack] = []
     for reference in references:
-        place, names = split_reference(reference)
-        if place == "harness" and not Path(place).exists():
-            asked = AskedTasks(load_pack(_stock_pack(names or (), work)), None)  # groups have become their tasks
+        parts = split_reference(reference)
+        if parts.place != HARNESS:
+            pack = named_pack(reference)
+        elif parts.data is None:
+            pack = load_pack(_stock_pack(parts.names or (), work))  # groups have become their tasks
         else:
-            asked = AskedTasks(load_pack(place, data if place == "academic" else None), names)
-        pack = asked.pack
-        assert asked.tasks  # unknown names are refused here
-        if any(pack.name == other.pack.name for other in found):
+            raise ValueError(f"{reference!r}: stock tasks bring their own data; write {HARNESS}:task,task")
+        if any(pack.name == other.name for other in found):
             raise ValueError(f"the pack {pack.name} is asked twice: name all its tasks at once, PACK:task,task")
-        found.append(asked)
+        found.append(pack)
     return found
 
 
@@ -58,15 +46,7 @@ def _stock_pack(names: Sequence[str], work: Path) -> Path:
     return write_stock_pack(names, folder)
 
 
-def split_reference(reference: str) -> tuple[str, tuple[str, ...] | None]:
-    """The pack's name or place, and its tasks; None for all. What stands there as a whole is a place."""
-    place, colon, listed = reference.rpartition(":")
-    if not colon or "/" in listed or Path(reference).exists():
-        return reference, None
-    return place, tuple(name.strip() for name in listed.split(",") if name.strip())
-
-
-def resolved_measure(name: str, asked: Sequence[AskedTasks]) -> str:
+def resolved_measure(name: str, asked: Sequence[TaskPack]) -> str:
     """The measure that `name` stands for: itself, or the main metric of a task that is named as `pack/task`.
 
     Which slices there are is known when the documents are. Raises ValueError, saying what there is, for another name.
@@ -80,17 +60,17 @@ def resolved_measure(name: str, asked: Sequence[AskedTasks]) -> str:
     return known[name]
 
 
-def _measures(asked: Sequence[AskedTasks]) -> Iterator[tuple[str, str]]:
-    for each in asked:
-        if any(task.higher_is_better for task in each.tasks):
-            yield each.pack.name, each.pack.name
-        for task in each.tasks:
-            name = f"{each.pack.name}/{task.name}"
+def _measures(asked: Sequence[TaskPack]) -> Iterator[tuple[str, str]]:
+    for pack in asked:
+        if any(task.higher_is_better for task in pack.tasks):
+            yield pack.name, pack.name
+        for task in pack.tasks:
+            name = f"{pack.name}/{task.name}"
             yield name, f"{name}/{task.main_metric}"
             yield from ((f"{name}/{metric}",) * 2 for metric in METRICS[task.kind])
 
 
-def guards(settings: Sequence[str], asked: Sequence[AskedTasks]) -> Mapping[str, float]:
+def guards(settings: Sequence[str], asked: Sequence[TaskPack]) -> Mapping[str, float]:
     """From `measure` or `measure=allowed`: by measure, how much it may surely be worse. ValueError for another form."""
     found: dict[str, float] = {}
     for setting in settings:

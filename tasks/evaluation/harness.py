@@ -184,18 +184,17 @@ def evaluate_tasks(
     scorer: Scorer,
     tokenizer: Tokenizer,
     pack: TaskPack,
-    names: Sequence[str] | None = None,
     *,
     limit: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[TaskResult]:
-    """The results of a pack's tasks, or of those of these names, on at most `limit` examples of each.
+    """The results of a pack's tasks, on at most `limit` examples of each.
 
-    All rows are read before the first is asked. Raises ValueError for an unknown task, for rows that are not as they
-    have to be, for another model's tokenizer and for a model whose logits are not finite.
+    All rows are read before the first is asked. Raises ValueError for rows that are not as they have to be, for another
+    model's tokenizer and for a model whose logits are not finite.
     """
-    chosen = [(task, task.choose(limit, seed)) for task in pack.select(names)]
+    chosen = [(task, task.choose(limit, seed)) for task in pack.tasks]
     results = []
     for task, examples in chosen:
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.evaluation.task_pack import SHIPPED_PACKS, TaskPack, load_pack
-
+SHIPPED_PACKS = ("academic", "basics")
 HARNESS = "harness"
 _NAMES = (*SHIPPED_PACKS, HARNESS)
 
@@ -66,11 +65,3 @@ def absolute_reference(text: str) -> str:
     is_path = parts.place not in _NAMES and ("/" in parts.place or place.exists())
     data = None if parts.data is None else parts.data.expanduser().absolute()
     return str(PackReference(str(place.absolute()) if is_path else parts.place, data, parts.names))
-
-
-def named_pack(text: str) -> TaskPack:
-    """The pack that is named so, with the tasks that are meant. Raises ValueError where it is not there or not whole."""
-    parts = split_reference(text)
-    if parts.data is not None and not parts.data.is_absolute():
-        raise ValueError(f"{text!r}: the folder of the pack's data has to be a whole path")
-    return load_pack(parts.place, parts.data, parts.names)

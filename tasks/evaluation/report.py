@@ -7,18 +7,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.classifiers.csv_table import csv_table
 from tasks.classifiers.proportion import Estimate, percent
 from tasks.diff_report import printable
 from tasks.evaluation.compare import Comparison
+from tasks.evaluation.contaminated import ContaminatedTask
 from tasks.evaluation.intervals import MIN_EXAMPLES
 from tasks.evaluation.measures import BITS_PER_BYTE, Measure, ModelScores, centred
 from tasks.markdown import markdown_cell, markdown_table
-
-if TYPE_CHECKING:
-    from tasks.decontamination.report import TaskContamination
 
 _COLUMNS = (
     "measure",
@@ -44,7 +42,7 @@ class ScoreRow:
     num_examples: int
     num_truncated: int = 0
     """Examples whose beginning was cut off, because the network reads fewer tokens."""
-    contamination: TaskContamination | None = None
+    contamination: ContaminatedTask | None = None
     """Of the task, where it was looked for."""
     clean: Estimate | None = None
     """The score on the examples that the training corpus has nothing of; None where all or none have."""
@@ -61,7 +59,8 @@ class ScoreRow:
         row |= {"score": _finite(self.score.value), **_ends(self.score)}
         row |= {"chance": self.chance, "centred": self.centred}
         if self.contamination is not None:
-            row["contaminated"] = self.contamination.fraction
+            share = self.contamination.share
+            row["contaminated"] = None if share is None else share.fraction
             row["score_without_contaminated"] = None if self.clean is None else _finite(self.clean.value)
         row["compared"] = {
             reference: {
@@ -78,7 +77,7 @@ class ScoreRow:
 def score_rows(
     scores: ModelScores,
     comparisons: Mapping[str, Mapping[str, Comparison]],
-    contamination: Mapping[str, TaskContamination],
+    contamination: Mapping[str, ContaminatedTask],
 ) -> list[ScoreRow]:
     """A row for each measure. `comparisons` by the other model's reference and the measure's name, `contamination` by
     `pack/task`."""
@@ -91,7 +90,7 @@ def score_rows(
         found = contamination.get(name.rpartition("/")[0])
         clean = None
         if found is not None and found.hit_ids and isinstance(measure, Measure):
-            others = measure.without(frozenset(found.hit_ids))
+            others = measure.without(found.hit_ids)
             clean = others.estimate() if others else None
         rows.append(
             ScoreRow(
@@ -153,10 +152,10 @@ def _cells(row: ScoreRow) -> tuple[str, ...]:
     )
 
 
-def _contaminated(found: TaskContamination) -> str:
-    if found.fraction is None or found.low is None or found.high is None:
+def _contaminated(found: ContaminatedTask) -> str:
+    if (share := found.share) is None:
         return "too short to search"
-    return f"{percent(found.fraction)} ({percent(found.low)} to {percent(found.high)})"
+    return f"{percent(share.fraction)} ({percent(share.low)} to {percent(share.high)})"
 
 
 def _compared(comparison: Comparison | None) -> str:
@@ -179,8 +178,8 @@ def metric_values(rows: Sequence[ScoreRow]) -> dict[str, float]:
         values[row.name] = row.score.value
         ends = {f"{row.name}_low": row.score.low, f"{row.name}_high": row.score.high}
         values |= {name: value for name, value in ends.items() if math.isfinite(value)}
-        if row.contamination is not None and row.contamination.fraction is not None:
-            values[f"{row.name}_contaminated"] = row.contamination.fraction
+        if row.contamination is not None and row.contamination.share is not None:
+            values[f"{row.name}_contaminated"] = row.contamination.share.fraction
     return values
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -30,12 +31,12 @@ from typing import Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from tasks.evaluation.pack_reference import SHIPPED_PACKS, split_reference
 from tasks.evaluation.pack_rows import FIELDS, Example, Kind, read_examples
 from tasks.rule import Configuration
 
 PACK_FILE = "pack.yaml"
 PACKS = Path(__file__).parent / "packs"
-SHIPPED_PACKS = ("academic", "basics")
 
 Metric = Literal["acc", "acc_norm", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"]
 
@@ -50,6 +51,9 @@ METRICS: Mapping[Kind, tuple[Metric, ...]] = {
 HIGHER_IS_BETTER: Mapping[Metric, bool] = {metric: metric.startswith("acc") for metric in get_args(Metric)}
 
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+_VERSION = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,31}$"
+_TAKEN = re.compile(r"bits_per_byte|loss|held_out(_documents|_bytes)?|gate\..*|.*_(low|high|contaminated)")
+"""Names of an evaluation's own figures, among which a pack's score has its name."""
 
 
 class PackFile(Configuration):
@@ -100,10 +104,17 @@ class PackDescription(Configuration):
     """A pack's YAML."""
 
     name: str = Field(pattern=_NAME)
-    version: str = Field(min_length=1, max_length=32)
+    version: str = Field(pattern=_VERSION)
     description: str = ""
     licence: str = ""
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_other_figures_name(cls, name: str) -> str:
+        if _TAKEN.fullmatch(name):
+            raise ValueError(f"{name!r} is the name of another figure; call the pack something else")
+        return name
 
     @model_validator(mode="after")
     def _names_each_task_once(self) -> PackDescription:
@@ -190,11 +201,12 @@ class PackTask:
 
 @dataclass(frozen=True)
 class TaskPack:
-    """Tasks that are measured together."""
+    """Tasks that are measured together: all of a pack, or those of it that are meant."""
 
     name: str
     version: str
     sha256: str
+    """Of all that determines these tasks."""
     description: str
     licence: str
     tasks: tuple[PackTask, ...]
@@ -204,33 +216,25 @@ class TaskPack:
         """For logs and tags: `academic@1 (sha256 0123456789ab)`."""
         return f"{self.name}@{self.version} (sha256 {self.sha256[:12]})"
 
-    def select(self, names: Sequence[str] | None) -> tuple[PackTask, ...]:
-        """The tasks of these names, in the pack's order; None is all. Raises ValueError, with those there are."""
-        if names is None:
-            return self.tasks
-        there = [task.name for task in self.tasks]
-        if unknown := [name for name in names if name not in there]:
-            raise ValueError(f"the pack {self.name} has no task {unknown[0]!r}; it has {', '.join(there)}")
-        if not names:
-            raise ValueError(f"no task is named; the pack {self.name} has {', '.join(there)}")
-        return tuple(task for task in self.tasks if task.name in names)
 
-
-def load_pack(reference: str | Path, data: Path | None = None) -> TaskPack:
+def load_pack(reference: str | Path, data: Path | None = None, names: Sequence[str] | None = None) -> TaskPack:
     """A pack by the name of a shipped one, its folder, or its YAML file; `data` is the folder of its files.
 
-    Without `data` they lie beside the YAML. Raises ValueError where the pack or one of its files is missing or wrong.
+    Without `data` they lie beside the YAML. With `names` it has those tasks alone, in the pack's order, and needs no
+    file of others. Raises ValueError where pack, task or file is missing or wrong.
     """
     file = _pack_file(reference)
     folder = file.parent if data is None else Path(data)
     description = _description(file)
+    if names is not None:
+        description = description.model_copy(update={"tasks": _chosen(description, names)})
     tasks = tuple(PackTask(entry, folder) for entry in description.tasks)
     missing = [path for task in tasks for path, _ in task.files if not path.is_file()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(
-            f"the pack {description.name} needs {missing[0]}{more}: give the folder that holds its data, from where its"
-            " tasks' origins say"
+            f"the pack {description.name} needs {missing[0]}{more}: name the folder that holds its files,"
+            f" {reference}=DIR; its tasks' origins say where they are from"
         )
     return TaskPack(
         name=description.name,
@@ -240,6 +244,23 @@ def load_pack(reference: str | Path, data: Path | None = None) -> TaskPack:
         licence=description.licence,
         tasks=tasks,
     )
+
+
+def named_pack(reference: str) -> TaskPack:
+    """A pack as an operator names it (tasks.evaluation.pack_reference). Raises ValueError as `load_pack`."""
+    parts = split_reference(reference)
+    if parts.data is not None and not parts.data.is_absolute():
+        raise ValueError(f"{reference!r}: the folder of the pack's files has to be a whole path")
+    return load_pack(parts.place, parts.data, parts.names)
+
+
+def _chosen(description: PackDescription, names: Sequence[str]) -> tuple[TaskEntry, ...]:
+    there = [task.name for task in description.tasks]
+    if unknown := [name for name in names if name not in there]:
+        raise ValueError(f"the pack {description.name} has no task {unknown[0]!r}; it has {', '.join(there)}")
+    if not names:
+        raise ValueError(f"no task is named; the pack {description.name} has {', '.join(there)}")
+    return tuple(task for task in description.tasks if task.name in names)
 
 
 def _pack_file(reference: str | Path) -> Path:
@@ -258,9 +279,11 @@ def _pack_file(reference: str | Path) -> Path:
 
 def _description(file: Path) -> PackDescription:
     try:
-        return PackDescription.model_validate(yaml.safe_load(file.read_bytes()))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        described = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a number of 5,000 digits
         raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    try:
+        return PackDescription.model_validate(described)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the pack"

@@ -222,7 +222,7 @@ def check_rules(recipe: CurationRecipe) -> None:
     """
     from tasks.words import tokenizer_of  # datatrove's tokenizers take a second to import
 
-    recipe.decontamination.looked_for()
+    recipe.decontamination.coverage()
     rules = (*recipe.quality_rules, *recipe.toxicity_rules, recipe.decontamination)
     for one in (recipe.url_filter, recipe.language, *rules):
         for file in one.files():

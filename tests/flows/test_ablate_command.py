@@ -46,7 +46,6 @@ _PARAMETERS = st.builds(
         pages=st.integers(10, 1000),
         texts=st.lists(st.sampled_from(["/texts/a.jsonl", "s3://bucket/b, c.parquet"]), unique=True),
         tasks=st.lists(st.sampled_from(["basics", "academic:piqa,boolq"]), unique=True),
-        data=st.sampled_from(["", "/data/eval"]),
     ),
     workers=st.integers(0, 9),
 )

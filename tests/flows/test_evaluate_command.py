@@ -28,8 +28,7 @@ def parsed(*words: str) -> EvaluateParameters:
             compare_with="web@1",
             scoring=Scoring(
                 profile="full",
-                tasks=["academic:piqa,arc_easy", "basics"],
-                data="/data/eval",
+                tasks=["academic=/data/eval:piqa,arc_easy", "basics"],
                 limit=500,
                 contamination=True,
                 workers=4,
@@ -46,9 +45,9 @@ def test_the_way_back(tmp_path: Path, asked: EvaluateParameters) -> None:
 
 def test_places_are_made_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "packs" / "mine").mkdir(parents=True)
-    scoring = parsed("--tasks", "packs/mine:one", "--tasks", "basics", "--data", "eval").scoring
-    assert scoring.tasks == [f"{tmp_path}/packs/mine:one", "basics"] and scoring.data == f"{tmp_path}/eval"
+    (tmp_path / "mine").mkdir()
+    scoring = parsed("--tasks", "mine:one", "--tasks", "basics", "--tasks", "academic=eval").scoring
+    assert scoring.tasks == [f"{tmp_path}/mine:one", "basics", f"academic={tmp_path}/eval"]
     assert parsed().scoring.tasks == ["basics"] and parsed("--tasks", "none").scoring.tasks == []
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from flows.user_error import user_line
-from tasks.ablation.pages import HELD_OUT, EvaluationPages, evaluation_pages, page_key, text_groups
+from tasks.ablation.held_out import page_key
+from tasks.ablation.pages import HELD_OUT, EvaluationPages, evaluation_pages, text_groups
 from tasks.ports import InProcessMap, ShardError
 from tasks.store import Store
 from tasks.tokenizer import is_held_out

@@ -55,13 +55,13 @@ def test_tasks_are_scored_as_an_evaluation_scores_them(tmp_path: Path) -> None:
     corpus = make_version(store, "a", pages(range(30)))
     chosen = evaluation_pages(store.work, [corpus] * 2, [], InProcessMap(), held_out_fraction=FRACTION, max_pages=3)
     folder, tokenizer = small_model(tmp_path / "models")
-    examples = Examples(("basics:agreement,last_words",), None, 12, store.work)
+    examples = Examples(("basics:agreement,last_words",), 12, store.work)
     twin = TrainedTwin(run="run", checkpoint=str(folder))
     scores = score_twins(store.work, [twin], tokenizer, chosen, InProcessMap(), examples=examples)[0]
     assert list(scores) == [HELD_OUT, "basics/agreement", "basics/last_words"]
     model, _ = load_decoder(folder)
     results = evaluate_tasks(
-        LocalScorer(model), load_tokenizer(tokenizer), load_pack("basics"), ["agreement", "last_words"], limit=12
+        LocalScorer(model), load_tokenizer(tokenizer), load_pack("basics", names=["agreement", "last_words"]), limit=12
     )
     for result in results:
         found = scores[f"basics/{result.task}"]
@@ -71,4 +71,4 @@ def test_tasks_are_scored_as_an_evaluation_scores_them(tmp_path: Path) -> None:
 
 def test_a_task_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the pack basics has no task 'agrement'"):
-        _ = Examples(("basics:agrement",), None, 12, tmp_path).identity
+        _ = Examples(("basics:agrement",), 12, tmp_path).identity

@@ -86,6 +86,20 @@ def test_what_more_than_100_examples_of_a_pack_are_asked_with_is_none_of_them(nu
     assert len(ExampleIndex(both).find(asked_with)) == len(both)  # each pack is counted by itself
 
 
+def test_examples_of_equal_words_are_one_of_those_that_share_an_ngram() -> None:
+    asked_with = text_of(*range(13))
+    equal = [Sought("own/task", f"{n}", (f"{asked_with} one{'.' * n}",)) for n in range(MAX_EXAMPLES + 1)]
+    different = [Sought("own/task", f"x{n}", (f"{asked_with} n{n}",)) for n in range(MAX_EXAMPLES)]
+    for sought in (equal, equal + different[1:]):
+        assert len(ExampleIndex(sought).find(asked_with)) == len(sought)
+    assert not ExampleIndex(equal + different).find(asked_with)
+
+
+def test_how_many_are_looked_for_is_known_by_pack() -> None:
+    sought = [Sought(task, "0", (passage,)) for task in ("own/a", "own/b", "mine.jsonl") for passage in ("x", prose(1))]
+    assert ExampleIndex(sought[:-1]).num_searched() == {"own": (4, 2), "mine.jsonl": (1, 0)}
+
+
 def test_nothing_to_look_for_finds_nothing() -> None:
     for index in (ExampleIndex([]), index_of("", "too short")):
         assert (index.num_ngrams, index.find(prose(1)), index.find("")) == (0, (), ())

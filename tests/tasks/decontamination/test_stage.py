@@ -53,6 +53,8 @@ def stages(rule: Decontamination) -> dict[str, Stage]:
 
 
 def test_what_it_does_is_in_ledger_edits_manifest_and_card(store: Store, texts: Path) -> None:
+    with texts.open("a") as file:
+        file.write('{"text": "too short to look for"}\n')
     add(store, "plain", PAGES)
     chosen = recipe(decontamination=against(texts))
     manifest = add(store, "web", PAGES, recipe=chosen)
@@ -77,10 +79,10 @@ def test_what_it_does_is_in_ledger_edits_manifest_and_card(store: Store, texts: 
     assert after.pop("https://a.example/part") == changed[:start] + changed[start + len(edit["removed"]) :]
     assert all(before[url] == text for url, text in after.items())
     assert manifest["removed"][DECONTAMINATE] == {"contaminated_share": 1}
-    assert manifest["decontaminated"] == chosen.decontamination.looked_for()
+    assert manifest["decontaminated"] == chosen.decontamination.coverage()
     card = corpus_card(store.version_folder("web"), manifest)
-    sha256 = manifest["decontaminated"]["mine.jsonl"]
-    assert f"mine.jsonl (SHA-256 {sha256[:12]}): 1 documents dropped" in card
+    sha256 = manifest["decontaminated"]["mine.jsonl"]["sha256"]
+    assert f"mine.jsonl (SHA-256 {sha256[:12]}, 2 of 3 examples long enough to be looked for): 1 documents" in card
     samples = removed_samples(store.version_folder("web"), manifest, store.work, str)
     (sample,) = [one for one in samples if one.stage == DECONTAMINATE]
     assert sample.text is not None and prose("planted").splitlines()[0] in sample.text

@@ -160,6 +160,19 @@ def test_what_is_looked_for_is_known_by_hashes_and_each_name_stands_for_one(tmp_
         Decontamination(packs=("/nowhere/pack",)).looked_for()
 
 
+@pytest.mark.parametrize("texts", [["too short"], [f"{EXAMPLE} {number}" for number in range(2)]])
+def test_what_nothing_of_could_be_looked_for_is_refused(tmp_path: Path, texts: list[str]) -> None:
+    """One word less than the least is too short."""
+    num_words = len(EXAMPLE.split()) + 1
+    file = texts_file(tmp_path, *texts)
+    settings = {"texts": (str(file),), "ngram_words": num_words + 1}
+    with pytest.raises(ValueError, match=rf"of the {len(texts)} examples of mine\.jsonl none can be looked for"):
+        Decontamination.model_validate({**settings, "min_words": num_words + 1}).build()
+    if len(texts) == 2:
+        counted = Decontamination.model_validate({**settings, "min_words": num_words}).coverage()["mine.jsonl"]
+        assert (counted["num_examples"], counted["num_searched"]) == (2, 2)
+
+
 def test_folders_may_have_an_equals_sign_in_their_names(tmp_path: Path) -> None:
     """As Hive names them, `date=2024-01-01`."""
     folder = tmp_path / "date=2024-01-01"

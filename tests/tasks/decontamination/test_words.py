@@ -27,7 +27,9 @@ def test_case_punctuation_and_line_breaks_make_no_difference(text: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
-def test_the_form_that_unicode_writes_a_word_in_makes_no_difference(form: Literal["NFC", "NFD", "NFKC", "NFKD"]) -> None:
+def test_the_form_that_unicode_writes_a_word_in_makes_no_difference(
+    form: Literal["NFC", "NFD", "NFKC", "NFKD"],
+) -> None:
     text = "Là-bas, l\u2019été fut très beau; ＡＢＣ ﬁnd हिन्दी ÅNGSTRÖM Ελλάδα İzmir"
     assert words_of(unicodedata.normalize(form, text)) == words_of(text)
     assert words_of(text)[:8] == ["là", "bas", "l", "été", "fut", "très", "beau", "abc"]

@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from tasks.decontamination.report import TaskContamination
 from tasks.evaluation.bits_per_byte import Score
 from tasks.evaluation.compare import compare_models
+from tasks.evaluation.contaminated import ContaminatedTask
 from tasks.evaluation.measures import ModelScores
 from tasks.evaluation.report import (
     ScoreRow,
@@ -25,28 +25,15 @@ from tests.tasks.evaluation.measured_models import NUM_DOCUMENTS, answers, docum
 EVIL = "<b>x|y`z"
 
 
-def found(hit_ids: tuple[str, ...], num_searched: int = 10) -> TaskContamination:
-    fraction = len(hit_ids) / num_searched if num_searched else None
-    return TaskContamination(
-        pack="own",
-        task="x",
-        num_examples=100,
-        num_searched=num_searched,
-        num_hit=len(hit_ids),
-        num_rare_hit=0,
-        fraction=fraction,
-        low=None if fraction is None else 0.01,
-        high=None if fraction is None else 0.5,
-        hit_ids=hit_ids,
-        hits=(),
-    )
+def found(hit_ids: tuple[str, ...], num_searched: int = 10) -> ContaminatedTask:
+    return ContaminatedTask(num_searched, frozenset(hit_ids))
 
 
 def scores(reference: str = "web@2", num_right: int = 70) -> ModelScores:
     return model(reference, documents(1.9), {"own": [share_task("x", answers(100, num_right))]})
 
 
-def rows(contamination: TaskContamination | None = None, other: ModelScores | None = None) -> list[ScoreRow]:
+def rows(contamination: ContaminatedTask | None = None, other: ModelScores | None = None) -> list[ScoreRow]:
     ours = scores()
     comparisons = {other.reference: compare_models(ours, other)} if other else {}
     return score_rows(ours, comparisons, {"own/x": contamination} if contamination else {})
@@ -71,7 +58,7 @@ def test_empty_columns_are_left_out_and_lines_are_aligned() -> None:
     assert full[0].split("  ")[0] == "measure" and "contaminated" in full[0] and full[0].endswith("less web@1")
     line = next(line for line in full if line.startswith("own/x/acc"))
     assert line.index("0.7000") == full[0].index("score")
-    assert "10.00 % (1.00 % to 50.00 %)" in line and line.endswith("better")
+    assert "10.00 % (0.25 % to 44.50 %)" in line and line.endswith("better")
 
 
 def test_a_contaminated_task_has_its_score_on_the_other_examples_beside_it() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks.evaluation.pack_reference import SHIPPED_PACKS
 from tasks.evaluation.pack_rows import Example
-from tasks.evaluation.task_pack import SHIPPED_PACKS, PackTask, load_pack
+from tasks.evaluation.task_pack import PackTask, load_pack
 from tests.tasks.evaluation.own_pack import ROWS, described, write_pack
 
 EVAL_DATA = Path(__file__).parents[4] / "shared" / "data" / "eval"
@@ -27,20 +28,31 @@ def test_loads_a_folder_a_file_and_data_elsewhere(tmp_path: Path):
     moved.write_bytes((folder / "pack.yaml").read_bytes())
     assert load_pack(moved, folder).sha256 == pack.sha256
     assert pack.reference == f"own@1 (sha256 {pack.sha256[:12]})"
-    with pytest.raises(ValueError, match=r"own needs .*choices\.jsonl and 3 more: give the folder"):
+    with pytest.raises(ValueError, match=r"own needs .*choices\.jsonl and 3 more: name the folder"):
         load_pack(moved)
 
 
 def test_an_unknown_pack_or_task_is_refused_with_those_there_are(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no task pack 'nope': it is none of academic, basics, no folder"):
         load_pack("nope")
-    pack = load_pack(write_pack(tmp_path))
+    folder = write_pack(tmp_path)
     with pytest.raises(ValueError, match=r"the pack own has no task 'piqa'; it has choices, words, pairs, texts"):
-        pack.select(["pairs", "piqa"])
+        load_pack(folder, names=["pairs", "piqa"])
     with pytest.raises(ValueError, match="no task is named"):
-        pack.select([])
-    assert [task.name for task in pack.select(["texts", "choices"])] == ["choices", "texts"]
-    assert pack.select(None) == pack.tasks
+        load_pack(folder, names=[])
+
+
+def test_some_tasks_of_a_pack_are_in_its_order_and_need_their_own_files_alone(tmp_path: Path):
+    folder = write_pack(tmp_path)
+    whole, part = load_pack(folder), load_pack(folder, names=["texts", "choices"])
+    assert [task.name for task in part.tasks] == ["choices", "texts"]
+    assert part.sha256 != whole.sha256 == load_pack(folder, names=list(ROWS)).sha256
+    (folder / "pairs.jsonl").unlink()
+    assert load_pack(folder, names=["texts", "choices"]) == part
+    with pytest.raises(ValueError, match=r"own needs .*pairs\.jsonl: name the folder that holds its files, /.*=DIR;"):
+        load_pack(folder, names=["pairs", "texts"])
+    with pytest.raises(ValueError, match="has no task 'nothing'"):  # said before any file
+        load_pack(folder, names=["nothing"])
 
 
 def change(**changes: Any) -> Callable[[dict[str, Any]], None]:
@@ -160,7 +172,7 @@ def test_academic_describes_the_sets_that_are_there():
         "blimp": 67_000,
     }
     assert len({example.part for example in examples["blimp"]}) == 67
-    (boolq,) = pack.select(["boolq"])
+    (boolq,) = load_pack("academic", EVAL_DATA, ["boolq"]).tasks
     most_frequent = Counter(example.row["gold"] for example in examples["boolq"]).most_common(1)[0][1] / 3270
     assert boolq.chance == pytest.approx(most_frequent, abs=0.005)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from prefect.states import Completed
 from flows.ablate_command import ablate_command
 from flows.ablate_parameters import AblateParameters
 from flows.ablate_plan import LETTERS, MAX_PASSES, AblatePlan, Letter, check_ablate, dry_run_ablate
-from flows.ablate_results import ABLATION_FILE, record
+from flows.ablate_results import begin, earlier_run, record
 from flows.ablate_twins import AblatedCorpus, Twin, plan_twins, train_twins
 from flows.console import console
 from flows.progress import progress
@@ -40,7 +39,6 @@ from tasks.ablation.report import (
 from tasks.ablation.scoring import Scores, score_twins
 from tasks.ablation.tokens import page_shards, shared_tokenizer
 from tasks.ablation.verdict import MIN_DOCUMENTS
-from tasks.atomic import write_json
 from tasks.curation import make_version
 from tasks.model_files import models_in
 from tasks.pack import TokenShards
@@ -85,15 +83,12 @@ def _ablate(
 ) -> dict[str, Any]:
     """The run in MLflow, from its link to its end; its twins' runs are its children."""
     store = plan.store
-    file = report_dir / ABLATION_FILE
-    earlier = json.loads(file.read_bytes()) if file.is_file() else {}
     title = f"ablation {_title(parameters, 'a')} | {_title(parameters, 'b')}"
     tags = {"tokenmill.flow": "ablate", **prefect_tags(store)}
-    resume, lock = earlier.get("mlflow_run_id", ""), report_dir.name
+    resume, lock = earlier_run(report_dir), report_dir.name
     with tracked_run(store, title[:250], tags=tags, resume=resume, lock=lock) as tracker:
         link_tracking(store, tracker.experiment_id, tracker.run_id)
-        report_dir.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"mlflow_run_id": tracker.run_id})
+        begin(report_dir, tracker.run_id)
         configuration: dict[str, Any] = {
             "parameters": parameters.model_dump(mode="json"),
             "recipes": {letter: recipe.model_dump(mode="json") for letter, recipe in plan.recipes.items()},
@@ -121,10 +116,11 @@ def _ablate(
                 facts = train_twins(store, twins)
             failed = [each for each in facts if each.failure]
             groups: list[GroupComparison] = []
+            not_compared: dict[str, str] = {}
             if not failed:
-                groups = compare_groups(run_as_task("score", _scores, plan, twins, pages, shard_map))
+                groups, not_compared = compare_groups(run_as_task("score", _scores, plan, twins, pages, shard_map))
         verdict = _no_verdict(failed, len(facts)) if failed else verdict_sentence(groups[0], recipes)
-        result = record(tracker, report_dir, title, verdict, groups, recipes, facts, pages)
+        result = record(tracker, report_dir, title, verdict, groups, not_compared, recipes, facts, pages)
         if failed:
             raise FailedTwinsError(verdict)
         return result

@@ -73,7 +73,8 @@ def add_options(command: argparse.ArgumentParser, curations: str, profiles: str)
         default=[],
         type=_absolute,
         metavar="FILE",
-        help="JSONL, CSV or Parquet with a column text, to measure on as well; the first one decides; may be repeated",
+        help="JSONL, CSV or Parquet with a column text, to measure on as well (but for what much of stands in training"
+        " text); the first one decides; may be repeated",
     )
     command.add_argument(
         "--tasks",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.console import console
 from flows.stages import show_markdown, show_table
 from infra.mlflow_tracker import MlflowTracker
 from tasks.ablation.pages import EvaluationPages
@@ -21,21 +21,39 @@ ABLATION_FILE = "ablation.json"
 _WIDTH_PX, _SHOWN_WIDTH_PX = 1200, 640
 
 
+def earlier_run(report_dir: Path) -> str:
+    """The run in MLflow that this ablation has begun before; empty where it has not."""
+    return str(_earlier(report_dir).get("mlflow_run_id", ""))
+
+
+def begin(report_dir: Path, run_id: str) -> None:
+    """Keep the run to go on with; an earlier result stays until there is another one."""
+    report_dir.mkdir(parents=True, exist_ok=True)
+    write_json(report_dir / ABLATION_FILE, _earlier(report_dir) | {"mlflow_run_id": run_id})
+
+
+def _earlier(report_dir: Path) -> dict[str, Any]:
+    file = report_dir / ABLATION_FILE
+    known: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+    return known
+
+
 def record(
     tracker: MlflowTracker,
     report_dir: Path,
     title: str,
     verdict: str,
     groups: Sequence[GroupComparison],
+    not_compared: Mapping[str, str],
     recipes: Sequence[RecipeFacts],
     twins: Sequence[TwinFacts],
     pages: EvaluationPages,
 ) -> dict[str, Any]:
     """The result, in both histories and in the run's folder: table, report, picture, figures."""
-    console.say(verdict)
     report, picture = report_dir / "report.md", report_dir / "ablation.png"
-    report.write_text(report_markdown(verdict, groups, recipes, twins, pages.counts, len(pages.seen)), encoding="utf-8")
-    show_markdown("ablation", report.read_text(encoding="utf-8"), title)
+    text = report_markdown(verdict, groups, recipes, twins, pages.counts, len(pages.seen), not_compared)
+    report.write_text(text, encoding="utf-8")
+    show_markdown("ablation", text, title)
     if groups:
         ablation_picture(groups, picture, title=title, width_px=_WIDTH_PX)
         _show_picture(groups, report_dir, title)
@@ -46,6 +64,7 @@ def record(
         "verdict": verdict,
         "difference": asdict(groups[0].comparison.difference) if groups else None,
         "groups": [{"group": each.group, "metric": each.metric, **asdict(each.comparison)} for each in groups],
+        "not_compared": dict(not_compared),
         "recipes": [asdict(recipe) for recipe in recipes],
         "twins": [asdict(twin) for twin in twins],
         "pages": {**asdict(pages.counts), "left_out_as_seen": len(pages.seen)},
@@ -63,7 +82,7 @@ def record(
         facts = {"documents_kept": recipe.documents_kept, "train_tokens": recipe.train_tokens, "passes": recipe.passes}
         tracker.metrics({f"{recipe.letter}.{name}": value for name, value in facts.items()})
     tracker.tags({"tokenmill.ablation": str(result["outcome"])})
-    tracker.describe(report.read_text(encoding="utf-8"))
+    tracker.describe(text)
     return result
 
 

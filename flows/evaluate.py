@@ -46,7 +46,7 @@ from tasks.evaluation.bits_per_byte import Score, summed
 from tasks.evaluation.compare import compare_models
 from tasks.evaluation.contaminated import contaminated_tasks
 from tasks.evaluation.gate import judge_model
-from tasks.evaluation.measures import AnyMeasure, ModelScores
+from tasks.evaluation.measures import AnyMeasure, ModelScores, examples_sha256
 from tasks.evaluation.pictures import scores_picture
 from tasks.evaluation.report import (
     ScoreRow,
@@ -158,11 +158,11 @@ def _scored_other(
     *,
     ask: bool,
 ) -> ModelScores:
-    """Another model on the same documents and, if `ask`, the same examples of tasks."""
+    """Another model on the same documents and, if `ask` and its figures are finite, the same examples of tasks."""
     generator = TextGenerator.load(version.folder, version.tokenizer_file)
     documents = score_texts_of(generator, held_out)
     tasks: list[AnyMeasure] = []
-    if ask:
+    if ask and is_finite(held_out, documents):
         tasks = ask_tasks(plan, version, generator, parameters.scoring.limit, shard_map, parameters.scoring.workers)
     return model_scores(version, generator, held_out, documents, tasks)
 
@@ -193,22 +193,26 @@ def _record(
     corpus = plan.version.tags.get("corpus", f"digest {digest[:16]}")
     tracker.dataset(corpus, digest, plan.tokens, context="evaluation")
     packs = {pack.name: pack for pack in plan.asked}
+    by_pack = _by_pack(rows, list(packs))
+    chosen = {
+        name: examples_sha256(packs[name].sha256 if name else digest, [found.scores.measure(row.name) for row in own])
+        for name, own in by_pack.items()
+    }
     for pack in packs.values():
-        size = {"num_tasks": len(pack.tasks)}
-        tracker.dataset(
-            f"{pack.name}@{pack.version}", pack.sha256, pack.name, "evaluation", size, is_main=False, source_type="pack"
-        )
+        known, size = f"{pack.name}@{pack.version}", {"num_tasks": len(pack.tasks)}
+        of_choice = chosen.get(pack.name, pack.sha256)  # a model that is not finite was asked nothing
+        tracker.dataset(known, of_choice, pack.name, "evaluation", size, is_main=False, source_type="pack")
     model_id = plan.version.tags.get(LOGGED_MODEL_TAG)
     scores: dict[str, float] = {}
-    for name, own in _by_pack(rows, list(packs)).items():
+    for name, own in by_pack.items():
         values = metric_values(own) | ({} if name else counts)
         scores |= values
         if not model_id:  # a checkpoint's folder
             tracker.metrics(values)
         elif name:
-            tracker.scores(model_id, values, f"{name}@{packs[name].version}", packs[name].sha256)
+            tracker.scores(model_id, values, f"{name}@{packs[name].version}", chosen[name])
         else:
-            tracker.scores(model_id, values, corpus, digest)
+            tracker.scores(model_id, values, corpus, chosen[name])
     for other in others:
         tracker.metrics({f"{other.reference}: {name}": one.estimate().value for name, one in other.measures.items()})
     tracker.json([row.as_json() for row in rows], "scores.json")

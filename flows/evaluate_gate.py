@@ -28,13 +28,13 @@ def decide(
 ) -> dict[str, Any]:
     """Move the alias `champion`, or say why it stays; on both pages, in the run and on the version.
 
-    `table` is the comparison as Markdown, which a person is shown who is asked.
+    A person is asked only where the gate passes, and shown `table`, the comparison as Markdown.
     """
     reference, store = plan.version.reference, plan.store
     name, _, number = reference.partition("@")
     before = plan.champion.reference if plan.champion else ""
     moved, why = verdict.passed, verdict.why
-    if wanted == "ask" and not verdict.is_final:
+    if wanted == "ask" and verdict.passed:
         try:
             note = ask(f"Make {reference} the champion?", f"{markdown_cell(why)}.\n\n{table}")
             moved, why = True, f"{why}; approved{': ' + note if note else ''}"

@@ -83,10 +83,12 @@ def model_scores(
 ) -> ModelScores:
     """All measures of a model."""
     measures: list[AnyMeasure] = [*held_out_measures(held_out.ids, scores, held_out.slices), *tasks]
+    by_name = {measure.name: measure for measure in measures}
+    assert len(by_name) == len(measures), "a pack's name is no other figure's"
     return ModelScores(
         reference=version.reference,
         sha256=weights_sha256(generator.model),
-        measures={measure.name: measure for measure in measures},
+        measures=by_name,
         uniform=uniform_measure(held_out.ids, scores, generator.tokenizer.get_vocab_size()),
     )
 

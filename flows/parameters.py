@@ -215,7 +215,7 @@ class Promotion(Form):
         "never",
         title="Move champion",
         description="if_better: when it beats the champion beyond noise on the same examples, and is surely worse on no"
-        " guarded measure; ask: show the comparison and pause for an approval.",
+        " guarded measure; ask: where it does, show the comparison and pause for an approval.",
     )
     metric: Text = Field(
         "bits_per_byte",

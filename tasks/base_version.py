@@ -1,13 +1,18 @@
-"""Whether the next version of a corpus can be built onto the last one, or has to be made again from all inputs."""
+"""The last version of a corpus, and whether the next one can be built onto it or has to be made again from all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from tasks.decontamination.step import Decontamination
 from tasks.inputs import InputFile, file_identity, last_inputs
+from tasks.quality_share import Cut
 from tasks.recipes.curation import CurationRecipe
+from tasks.store import Store
+from tasks.tombstones import Tombstones
 
 _SETTINGS: Mapping[str, str] = {
     "reading": "the limits of reading",
@@ -21,6 +26,46 @@ _SETTINGS: Mapping[str, str] = {
     "num_buckets": "the number of buckets",
 }
 """Fields of a recipe that decide which documents a version has and where they lie in it; in words."""
+
+
+def last_version(store: Store, name: str, *, send: bool) -> dict[str, Any] | None:
+    """The manifest of the latest version of corpus `name`; None where there is none.
+
+    `send`: what of it was not sent goes to the remote first, so that no other machine gives its number to something
+    else.
+    """
+    versions = store.versions(name)
+    if not versions:
+        return None
+    latest = store.corpora / name / str(versions[-1])
+    if send and latest.is_dir():
+        store.upload(latest)
+    return store.corpus_manifest(f"{name}@{versions[-1]}")
+
+
+def cut_of(manifest: Mapping[str, Any] | None) -> Cut | None:
+    """The cut that a version was made with; None where it keeps no share, or there was no document to find it among."""
+    known = manifest.get("quality_share") if manifest is not None else None
+    return Cut.model_validate(known) if known and known["num_texts"] else None
+
+
+def recipe_of(manifest: Mapping[str, Any]) -> CurationRecipe:
+    try:
+        return CurationRecipe.model_validate(manifest["recipe"])
+    except ValidationError as error:
+        raise ValueError(
+            f"the recipe of {manifest['name']}@{manifest['version']} is another program's"
+            f" ({error.error_count()} of its fields do not fit): refresh {manifest['name']} first"
+        ) from error
+
+
+def tombstones_of(manifest: Mapping[str, Any] | None) -> Tombstones:
+    return Tombstones(rules=manifest.get("tombstones", ()) if manifest else ())
+
+
+def version_identity(manifest: Mapping[str, Any] | None) -> list[str] | None:
+    """What tells a version from all others: what is in it, and what it was made of."""
+    return [manifest["digest"], manifest["fingerprint"]] if manifest is not None else None
 
 
 def has_index(manifest: Mapping[str, Any]) -> bool:

@@ -324,8 +324,8 @@ def _decontamination_fact(manifest: Mapping[str, Any]) -> dict[str, str]:
     """The evaluation examples that no document holds, where the recipe names any."""
     removed = sum(manifest["removed"].get("decontaminate", {}).values())
     names = ", ".join(
-        f"{name} (SHA-256 {each['sha256'][:12]}, {each['num_searched']:,} of {each['num_examples']:,} examples long enough"
-        " to be looked for)"
+        f"{name} (SHA-256 {each['sha256'][:12]}, {each['num_searched']:,} of {each['num_examples']:,} examples could"
+        " be looked for)"
         for name, each in manifest.get("decontaminated", {}).items()
     )
     return {"decontaminated": f"{names}: {removed:,} documents dropped, edits in the others"} if names else {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from tasks.classifiers.bundle import load_bundle
 from tasks.decontamination.sought import texts_sha256
 from tasks.evaluation.pack_rows import checked_bytes
+from tasks.evaluation.task_pack import named_pack
 from tasks.extract import Extraction
 from tasks.manifest import MANIFEST, file_sha256
 from tasks.model_cache import has_model
@@ -121,7 +122,7 @@ def _decontamination(recipe: CurationRecipe) -> Iterator[tuple[str, NeededFile]]
     for name in rule.packs:
         facts = FileFacts("list", "as the pack says", name)
         try:
-            pack = rule.task_pack(name)
+            pack = named_pack(name)
             files = [checked_bytes(file, sha256) for task in pack.tasks for file, sha256 in task.files]
         except ValueError as error:
             yield user, replace(_file(f"task pack {name}", facts, "", None), problem=str(error))

@@ -15,9 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from tasks.base_version import check_recognisable, has_index, why_again
+from tasks.base_version import (
+    check_recognisable,
+    cut_of,
+    has_index,
+    last_version,
+    recipe_of,
+    tombstones_of,
+    version_identity,
+    why_again,
+)
 from tasks.bucket import buckets
 from tasks.inputs import (
     InputFile,
@@ -98,7 +105,7 @@ class Refresh:
         which checks and estimates can do with. Raises ValueError where a source can't be read, where a file would have
         to be read again that is gone, or where copies of what was taken down would not be recognised any more.
         """
-        last = _last_version(store, name, send=write)
+        last = last_version(store, name, send=write)
         version = last["version"] + 1 if last else 1
         watched = last is not None and not replace  # what was read before is there without its files
         collected = collect_sources(store, sources, progress, write=write, may_be_empty=watched)
@@ -109,7 +116,7 @@ class Refresh:
         mode = f"onto {name}@{version - 1}"
         if again:
             mode = again if last is None else f"everything again: {again}"
-        elif (cut := _cut_of(last)) is not None:
+        elif (cut := cut_of(last)) is not None:
             mode = f"{mode}, with {cut}"
         refresh = cls(
             store=store,
@@ -124,7 +131,7 @@ class Refresh:
             base=None if again else last,
             mode_reason=mode,
             decided_by=decided_by,
-            tombstones=_tombstones(last),
+            tombstones=tombstones_of(last),
             newly_taken_down={},
             models=used_models(recipe),
             decontaminated=recipe.decontamination.coverage(),
@@ -142,7 +149,7 @@ class Refresh:
         It is built onto the last version whatever has changed in the code since: nothing is read or screened. Raises
         ValueError where there is no version, or where the last one has no index.
         """
-        last = _last_version(store, name, send=True)
+        last = last_version(store, name, send=True)
         if last is None:
             store.version_folder(name)  # says which corpora there are
         assert last is not None
@@ -159,12 +166,12 @@ class Refresh:
             collected=Collected((), last["ignored_files"]),
             inputs=last_inputs(last),
             waiting_files=last["waiting_files"],
-            recipe=_recipe_of(last),
+            recipe=recipe_of(last),
             last=last,
             base=last,
             mode_reason=f"onto {name}@{last['version']}",
             decided_by=last["decided_by"],
-            tombstones=_tombstones(last).merged(tombstones),
+            tombstones=tombstones_of(last).merged(tombstones),
             newly_taken_down=newly,
             models=tuple(last.get("models", ())),
             decontaminated=last.get("decontaminated", {}),
@@ -207,9 +214,9 @@ class Refresh:
         with models_in(self.store.models):
             return refresh_stages(
                 self.recipe,
-                start={"base": _identity(self.base), "inputs": self.inputs_to_read},
+                start={"base": version_identity(self.base), "inputs": self.inputs_to_read},
                 deciding={
-                    "carried": _identity(carried),
+                    "carried": version_identity(carried),
                     "tombstones": self.tombstones,
                     "newly": dict(self.newly_taken_down),
                 },
@@ -223,7 +230,7 @@ class Refresh:
     @property
     def inherited_cut(self) -> Cut | None:
         """The cut of the version that is built onto, which stands for what comes now; None where one is to be found."""
-        return _cut_of(self.base)
+        return cut_of(self.base)
 
     @property
     def cut_inputs(self) -> str:
@@ -309,46 +316,6 @@ class Refresh:
                 f" to be read again ({self.mode_reason}): give it back as it was, or start over from what is there now"
                 " with --replace"
             )
-
-
-def _last_version(store: Store, name: str, *, send: bool) -> dict[str, Any] | None:
-    """The manifest of the latest version of corpus `name`; None where there is none.
-
-    `send`: what of it was not sent goes to the remote first, so that no other machine gives its number to something
-    else.
-    """
-    versions = store.versions(name)
-    if not versions:
-        return None
-    latest = store.corpora / name / str(versions[-1])
-    if send and latest.is_dir():
-        store.upload(latest)
-    return store.corpus_manifest(f"{name}@{versions[-1]}")
-
-
-def _cut_of(manifest: Mapping[str, Any] | None) -> Cut | None:
-    """The cut that a version was made with; None where it keeps no share, or there was no document to find it among."""
-    known = manifest.get("quality_share") if manifest is not None else None
-    return Cut.model_validate(known) if known and known["num_texts"] else None
-
-
-def _recipe_of(manifest: Mapping[str, Any]) -> CurationRecipe:
-    try:
-        return CurationRecipe.model_validate(manifest["recipe"])
-    except ValidationError as error:
-        raise ValueError(
-            f"the recipe of {manifest['name']}@{manifest['version']} is another program's"
-            f" ({error.error_count()} of its fields do not fit): refresh {manifest['name']} first"
-        ) from error
-
-
-def _tombstones(manifest: Mapping[str, Any] | None) -> Tombstones:
-    return Tombstones(rules=manifest.get("tombstones", ()) if manifest else ())
-
-
-def _identity(manifest: Mapping[str, Any] | None) -> list[str] | None:
-    """What tells a version from all others: what is in it, and what it was made of."""
-    return [manifest["digest"], manifest["fingerprint"]] if manifest is not None else None
 
 
 def _is_still_there(entry: InputFile) -> bool:

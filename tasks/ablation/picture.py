@@ -39,7 +39,7 @@ def ablation_picture(
         models.set_yticks([-1, -2], ["a", "b"])
         models.set_ylim(-2.6, -0.4)
         models.set_xlabel(f"{row.metric} ({'higher' if row.higher_is_better else 'lower'} is better)")
-        models.set_title(f"{_short(row.group)}: each model, mean and 95 % interval", fontsize=9)
+        models.set_title(f"{_short(row.group)}: each model, mean and 95 % interval", fontsize=9, parse_math=False)
         _interval(difference, found.difference, 0, _GREY)
         difference.axvline(0, color="black", linewidth=0.8, linestyle=":")
         difference.set_yticks([])
@@ -67,6 +67,6 @@ def _interval(axes: object, estimate: Estimate, height: float, colour: str) -> N
 
 
 def _short(text: str) -> str:
-    """For a title: no control characters and no mathematics, and not too long."""
-    printable = "".join(character if character.isprintable() else " " for character in text).replace("$", r"\$")
+    """For a title: no control characters, and not too long. It is no mathematics, whatever dollars it holds."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
     return printable if len(printable) <= _MAX_TITLE_CHARS else f"{printable[: _MAX_TITLE_CHARS - 1]}…"

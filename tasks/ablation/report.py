@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.ablation.pages import HELD_OUT, PageCounts
 from tasks.ablation.scoring import BITS_PER_BYTE, Scores
-from tasks.ablation.verdict import MIN_DOCUMENTS, Comparison, compare
+from tasks.ablation.verdict import Comparison, compare
 from tasks.classifiers.proportion import Estimate
 from tasks.markdown import SafeMarkdown, markdown_cell, markdown_table
 
@@ -65,22 +65,29 @@ class GroupComparison:
     higher_is_better: bool = False
 
 
-def compare_groups(scores: Mapping[str, Sequence[Mapping[str, Scores]]]) -> list[GroupComparison]:
+def compare_groups(
+    scores: Mapping[str, Sequence[Mapping[str, Scores]]],
+) -> tuple[list[GroupComparison], dict[str, str]]:
     """By group; `scores` are those of each model by recipe's letter, the group that decides first.
 
-    Of the others those are left out that are too few to be compared. Raises ValueError where the first one is.
+    Then why others cannot be compared, such as those of too few examples. Raises ValueError where the first one cannot.
     """
     found: list[GroupComparison] = []
+    not_compared: dict[str, str] = {}
     for group in scores["a"][0]:
         a, b = ([each[group] for each in scores[letter]] for letter in ("a", "b"))
         pages, sizes, higher_is_better = a[0].pages, a[0].sizes, a[0].higher_is_better
-        if found and len(pages) < MIN_DOCUMENTS:
-            continue
         assert all(each.pages == pages and np.array_equal(each.sizes, sizes) for each in (*a, *b)), group
         values_a, values_b = (np.stack([each.values for each in runs]) for runs in (a, b))
-        comparison = compare(values_a, values_b, sizes, higher_is_better=higher_is_better)
-        found.append(GroupComparison(group, comparison, a[0].metric, higher_is_better))
-    return found
+        try:
+            comparison = compare(values_a, values_b, sizes, higher_is_better=higher_is_better)
+        except ValueError as error:
+            if not found:
+                raise
+            not_compared[group] = str(error)
+        else:
+            found.append(GroupComparison(group, comparison, a[0].metric, higher_is_better))
+    return found, not_compared
 
 
 def verdict_sentence(deciding: GroupComparison, recipes: Sequence[RecipeFacts]) -> str:
@@ -107,6 +114,7 @@ def report_markdown(
     twins: Sequence[TwinFacts],
     counts: PageCounts,
     num_seen: int,
+    not_compared: Mapping[str, str],
 ) -> str:
     """The whole report. `verdict` is a line of plain text; the first of `groups` is the one that decides."""
     sections = [
@@ -132,6 +140,7 @@ def report_markdown(
         )
         if groups
         else "Nothing: not all models were trained.",
+        *(f"Not compared: {markdown_cell(group)}, {markdown_cell(why)}." for group, why in not_compared.items()),
         "The intervals are of 95 %. They hold both kinds of noise: which documents are scored, and how a training"
         " happens to go (standard errors above; paired differences as in Miller 2024, arXiv:2411.00640, and Welch's"
         " variance between runs). Only one row decides: of twenty that are looked at, one differs by chance.",

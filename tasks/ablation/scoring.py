@@ -94,7 +94,7 @@ def score_twins(
     stage = Stage(
         "ablation_scores",
         {},
-        ("torch",),
+        ("numpy", "tokenizers", "torch", *(("lm_eval",) if examples else ())),
         modules=("tasks.ablation.scoring",),
         after=fingerprint({"inputs": inputs}),
     )

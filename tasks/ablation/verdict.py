@@ -78,7 +78,7 @@ def compare(values_a: FloatArray, values_b: FloatArray, sizes: FloatArray, *, hi
     if num_documents < MIN_DOCUMENTS:
         raise ValueError(f"{num_documents} documents to compare on, {MIN_DOCUMENTS} are the least; give more text")
     if not (np.isfinite(values_a).all() and np.isfinite(values_b).all()):
-        raise ValueError("a model's score of a document is not finite: the model has diverged")
+        raise ValueError("a model's score of a document is not finite")
     total = float(sizes.sum())
     runs_a, runs_b = values_a.sum(axis=1) / total, values_b.sum(axis=1) / total
     per_document_a, per_document_b = values_a.mean(axis=0), values_b.mean(axis=0)

@@ -18,8 +18,8 @@ from pydantic import Field, field_validator, model_validator
 from tasks.decontamination.sought import sought_in_packs, sought_in_texts, texts_sha256
 from tasks.decontamination.words import MIN_WORDS, NGRAM_WORDS, words_of
 from tasks.document import Decision, Document, Drop, Keep, Rewrite
-from tasks.evaluation.pack_reference import SHIPPED_PACKS
-from tasks.evaluation.task_pack import PACK_FILE, PACKS, TaskPack, load_pack
+from tasks.evaluation.pack_reference import SHIPPED_PACKS, split_reference
+from tasks.evaluation.task_pack import PACK_FILE, PACKS, TaskPack, named_pack
 from tasks.formatters.edits import apply_edits
 from tasks.manifest import fingerprint
 from tasks.rule import Rule
@@ -40,8 +40,9 @@ class Decontamination(Rule):
 
     packs: tuple[str, ...] = Field(
         (),
-        description="Task packs: a shipped one's name (basics), the whole path of a pack's folder or YAML file, or"
-        " either with the folder of its data, as in academic=/data/eval. Every worker has to see these paths.",
+        description="Task packs, NAME[=DIR][:task,task]: a shipped one's name (basics) or the whole path of a pack's"
+        " folder or YAML file, with the folder of its files where they lie elsewhere, as in academic=/data/eval, and"
+        " with single tasks of it. Every worker has to see these paths.",
     )
     texts: tuple[str, ...] = Field(
         (), description='Whole paths of further files to look for: JSON lines, plain or gzip, with a field "text".'
@@ -74,8 +75,8 @@ class Decontamination(Rule):
     @classmethod
     def _packs_are_whole_paths(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            pack, data = _pack_and_data(name)
-            _check_whole(name, *(path for path in (pack, data) if path is not None and path not in SHIPPED_PACKS))
+            parts = split_reference(name)
+            _check_whole(name, *([] if parts.place in SHIPPED_PACKS else [parts.place]), str(parts.data or "/"))
         return names
 
     @field_validator("texts")
@@ -96,14 +97,9 @@ class Decontamination(Rule):
         """Whether there is anything to look for."""
         return bool(self.packs or self.texts)
 
-    def task_pack(self, name: str) -> TaskPack:
-        """One of `packs`. Raises ValueError where it is not there or not whole."""
-        pack, data = _pack_and_data(name)
-        return load_pack(pack, Path(data) if data is not None else None)
-
     def task_packs(self) -> tuple[TaskPack, ...]:
-        """All of them. Raises ValueError as `task_pack`."""
-        return tuple(map(self.task_pack, self.packs))
+        """All of `packs`. Raises ValueError where one is not there or not whole."""
+        return tuple(map(named_pack, self.packs))
 
     def files(self) -> tuple[Path, ...]:
         """The packs' descriptions, and all files of examples."""
@@ -188,15 +184,9 @@ _NUM_SEARCHED: dict[str, Mapping[str, tuple[int, int]]] = {}
 
 def _description_file(name: str) -> Path:
     """The YAML of one of `packs`, which is there."""
-    pack, _ = _pack_and_data(name)
+    pack = split_reference(name).place
     path = PACKS / pack if pack in SHIPPED_PACKS else Path(pack)
     return path / PACK_FILE if path.is_dir() else path
-
-
-def _pack_and_data(name: str) -> tuple[str, str | None]:
-    """A pack's name or whole path, and the folder of its data, if named; what stands there as a whole is a path."""
-    pack, equals, data = name.rpartition("=/")
-    return (pack, f"/{data}") if equals and not Path(name).exists() else (name, None)
 
 
 def _check_whole(name: str, *paths: str) -> None:

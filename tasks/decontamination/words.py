@@ -20,7 +20,7 @@ from itertools import chain
 NGRAM_WORDS, MIN_WORDS = 13, 8
 """GPT-3's: words in a row that are contamination, and the fewest of a passage that is looked for as a whole."""
 
-_ASCII_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]+")
 _INVISIBLE = dict.fromkeys([0xAD, 0x34F, 0x200C, 0x200D, 0x2060, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
 """Soft hyphen, joiners and variation selectors: within a word, and nothing of it."""
 
@@ -28,21 +28,31 @@ _INVISIBLE = dict.fromkeys([0xAD, 0x34F, 0x200C, 0x200D, 0x2060, *range(0xFE00, 
 def words_of(text: str) -> list[str]:
     """The words of a text, as they are compared."""
     if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
-    return [word.lower() if word.isascii() else _folded(word) for word in _word().findall(text)]
+        return _WORD.findall(text.lower())
+    return [word.lower() if word.isascii() else _folded(word) for word in _pattern(text).findall(text)]
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Where each of `words_of` begins and ends in the text, in characters."""
-    return [word.span() for word in (_ASCII_WORD if text.isascii() else _word()).finditer(text)]
+    return [word.span() for word in _pattern(text).finditer(text)]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """What a word of this text is: the plain pattern, five times as fast, where no marks stand in it."""
+    return _WORD if text.isascii() or _inside_words().isdisjoint(set(text)) else _word_with_marks()
 
 
 @functools.cache
-def _word() -> re.Pattern[str]:
-    """Letters and digits with the marks and invisible characters that follow them. Takes some 30 ms the first time."""
+def _inside_words() -> frozenset[str]:
+    """Marks and invisible characters, which belong to the word before them. Takes some 30 ms the first time."""
     planes = chain(range(0x20000), range(0xE0100, 0xE01F0))  # no marks but these, in any version up to Unicode 16
-    marks = [point for point in planes if unicodedata.category(chr(point)).startswith("M")]
-    inside = re.escape("".join(map(chr, {*marks, *_INVISIBLE})))
+    marks = {chr(point) for point in planes if unicodedata.category(chr(point)).startswith("M")}
+    return frozenset(marks | set(map(chr, _INVISIBLE)))
+
+
+@functools.cache
+def _word_with_marks() -> re.Pattern[str]:
+    inside = re.escape("".join(sorted(_inside_words())))
     return re.compile(rf"[^\W_]+(?:[{inside}]+[^\W_]*)*")
 
 

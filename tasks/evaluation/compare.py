@@ -82,5 +82,16 @@ def compare(ours: Measure | CentredMean, theirs: Measure | CentredMean) -> Compa
 
 
 def compare_models(ours: ModelScores, theirs: ModelScores) -> dict[str, Comparison]:
-    """Every measure of ours against the other's, by name. ValueError where the other was not measured so."""
-    return {name: compare(measure, theirs.measure(name)) for name, measure in ours.measures.items()}
+    """Every measure of ours against the other's, by name. ValueError where the other was not measured so.
+
+    A model that is not finite is asked no tasks: it has no number on them.
+    """
+    found = {}
+    for name, measure in ours.measures.items():
+        if name not in theirs.measures and theirs.not_finite:
+            none = Estimate(math.nan, math.nan, math.nan)
+            value, num = measure.estimate().value, measure.num_examples
+            found[name] = Comparison(name, value, math.nan, none, num, measure.higher_is_better)
+        else:
+            found[name] = compare(measure, theirs.measure(name))
+    return found

@@ -28,7 +28,7 @@ from model.generate import generate
 from tasks.evaluation.loglikelihood import LocalScorer, Pair, Scorer, is_truncated
 from tasks.evaluation.pack_rows import Example, Kind
 from tasks.evaluation.task_pack import HIGHER_IS_BETTER, METRICS, PackTask, TaskPack
-from tasks.evaluation.task_result import BYTES, LOGLIKELIHOOD, WORDS, ExampleScore, TaskResult, by_part
+from tasks.evaluation.task_result import BYTES, LOGLIKELIHOOD, WORDS, ExampleScore, TaskResult
 from tasks.tokenizer import END_OF_TEXT_ID, encodable
 
 Progress = Callable[[str, int, int], None]
@@ -231,7 +231,6 @@ def run_task(lm: LM, task: PackTask, examples: Sequence[Example], *, seed: int =
         higher_is_better=task.higher_is_better,
         examples=tuple(scores),
         num_truncated=num_truncated,
-        parts=by_part(list(metrics), scores),
     )
 
 
@@ -270,23 +269,23 @@ def _prompt(task: PackTask, example: Example) -> str:
 
 
 def few_shots(task: PackTask, examples: Sequence[Example], seed: int) -> dict[str, str]:
-    """By id, solved examples of the task to put before the query: others than it, and the same for every choice of
-    examples to evaluate."""
+    """By id, solved examples of the task to put before the query: each asks something else, and they are the same for
+    every choice of examples to evaluate."""
     if not task.num_fewshot:
         return {}
-    everything = list(task.examples())
-    if len(everything) <= task.num_fewshot:
+    by_prompt = {_prompt(task, example): example for example in task.examples()}  # a file may hold a question twice
+    if len(by_prompt) <= task.num_fewshot:
         raise ValueError(
-            f"{task.name} has {len(everything)} examples, too few for {task.num_fewshot} before each query"
+            f"{task.name} has {len(by_prompt)} different examples, too few for {task.num_fewshot} before each query"
         )
+    prompts = list(by_prompt)
     shots = {}
     for example in examples:
         key = hashlib.sha256(f"{seed}/{example.id}".encode()).digest()
-        drawn = random.Random(key).sample(everything, task.num_fewshot + 1)  # noqa: S311
-        others = [other for other in drawn if other.id != example.id][: task.num_fewshot]
-        shots[example.id] = "".join(
-            f"{_prompt(task, other)} {other.row['choices'][other.row['gold']]}\n\n" for other in others
-        )
+        drawn = random.Random(key).sample(prompts, task.num_fewshot + 1)  # noqa: S311
+        own = _prompt(task, example)
+        rows = [(prompt, by_prompt[prompt].row) for prompt in drawn if prompt != own][: task.num_fewshot]
+        shots[example.id] = "".join(f"{prompt} {row['choices'][row['gold']]}\n\n" for prompt, row in rows)
     return shots
 
 

@@ -56,6 +56,8 @@ class Measure:
     figure: Callable[[Ratios], Ratios] = unchanged
     num_truncated: int = 0
     """Examples of which the network could not read all."""
+    parts: tuple[str, ...] = ()
+    """Of a task, what each example is about: a phenomenon of BLiMP."""
 
     @property
     def num_examples(self) -> int:
@@ -136,6 +138,11 @@ class ModelScores:
     """Of its weights."""
     measures: Mapping[str, AnyMeasure]
     uniform: Measure
+
+    @property
+    def not_finite(self) -> list[str]:
+        """The measures on which the model gave no finite number for some example."""
+        return [name for name, measure in self.measures.items() if not measure.is_finite]
 
     def measure(self, name: str) -> AnyMeasure:
         """ValueError, saying what there is, where nothing of this name was measured."""
@@ -231,7 +238,17 @@ def _task_measure(pack: str, result: TaskResult, metric: str) -> Measure:
         is_share=metric in _SHARES,
         figure=figure,
         num_truncated=result.num_truncated,
+        parts=tuple(each.part for each in values),
     )
+
+
+def examples_sha256(source_sha256: str, measures: Sequence[AnyMeasure]) -> str:
+    """What figures of a pack or corpus are told by from those of another choice of its examples."""
+    digest = hashlib.sha256(source_sha256.encode())
+    for measure in measures:
+        if isinstance(measure, Measure):
+            digest.update(f"\n{measure.name} {' '.join(measure.ids)}".encode())
+    return digest.hexdigest()
 
 
 def weights_sha256(model: Decoder) -> str:

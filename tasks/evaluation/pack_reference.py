@@ -5,8 +5,8 @@
     /packs/mine                      a folder with a pack.yaml, or a YAML file; its files lie beside it
     harness:hellaswag,arc_easy       stock tasks of lm-evaluation-harness
 
-A path may hold the signs itself. What is there as a whole is a place; `=` parts what stands before it only where that is
-a name or is there.
+A path may hold the signs itself. What is there as a whole is a place; `=` parts what stands before it only where that
+is a name or is there.
 """
 
 from __future__ import annotations

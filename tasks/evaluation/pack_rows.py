@@ -112,7 +112,7 @@ def _rows(file: Path, content: bytes) -> Iterator[tuple[int, Mapping[str, Any]]]
                 row = json.loads(line.decode("utf-8"))
             except UnicodeDecodeError as error:
                 raise RowError(file, number, f"byte {error.start} is no UTF-8") from error
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # also of a number of 5,000 digits
                 raise RowError(file, number, f"it is no JSON ({error})") from error
             if not isinstance(row, dict):
                 raise RowError(file, number, f"a row has to be a JSON object, not {type(row).__name__}")

@@ -69,8 +69,10 @@ def _draw(axes: Any, rows: Sequence[ScoreRow], other: ModelScores | None, unit: 
     shift = 0.16 if other else 0.0
     _dots(axes, [row.score for row in rows], [place - shift for place in places], _BLUE, "o", "this model")
     if other:
-        theirs = [other.measure(row.name).estimate() for row in rows]
-        _dots(axes, theirs, [place + shift for place in places], _ORANGE, "D", _short(other.reference, _MAX_NAME_CHARS))
+        measured = [(other.measures.get(row.name), place + shift) for row, place in zip(rows, places, strict=True)]
+        theirs = [(measure.estimate(), place) for measure, place in measured if measure is not None]
+        label = _short(other.reference, _MAX_NAME_CHARS)
+        _dots(axes, [score for score, _ in theirs], [place for _, place in theirs], _ORANGE, "D", label)
     known = [(row.chance, place) for row, place in zip(rows, places, strict=True) if row.chance is not None]
     axes.plot(
         [chance for chance, _ in known],

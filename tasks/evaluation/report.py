@@ -184,23 +184,25 @@ def metric_values(rows: Sequence[ScoreRow]) -> dict[str, float]:
 
 
 def examples_csv(models: Sequence[ModelScores]) -> str:
-    """The value of every example of every measure, under each model: what the intervals were drawn from.
+    """The value of every example of every measure, under each model: what the intervals were drawn from. The part of a
+    task that an example belongs to is its file, of BLiMP a phenomenon.
 
     Of held-out text by document; slices are not said again. A value is the numerator over the denominator: right or
     wrong, bits over bytes, nats over one.
     """
     references = [model.reference for model in models]
-    return csv_table(["measure", "example", "denominator", *references], _example_rows(models))
+    return csv_table(["measure", "example", "part", "denominator", *references], _example_rows(models))
 
 
 def _example_rows(models: Sequence[ModelScores]) -> Iterator[list[str | float | None]]:
     for name, measure in models[0].measures.items():
         if not isinstance(measure, Measure) or name.startswith("held_out/"):
             continue
-        columns = [model.measures[name] for model in models]
+        columns = [model.measures.get(name) for model in models]
         for place, example in enumerate(measure.ids):
-            values = [float(column.sums[0][place]) for column in columns if isinstance(column, Measure)]
-            yield [name, example, float(measure.sums[1][place]), *values]
+            values = [float(column.sums[0][place]) if isinstance(column, Measure) else None for column in columns]
+            part = measure.parts[place] if measure.parts else ""
+            yield [name, example, part, float(measure.sums[1][place]), *values]
 
 
 def _ends(estimate: Estimate) -> dict[str, float | None]:

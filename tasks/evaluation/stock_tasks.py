@@ -25,7 +25,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from tasks.atomic import write_file
-from tasks.evaluation.task_pack import PACK_FILE
+from tasks.evaluation.task_pack import PACK_FILE, PackTask, TaskEntry
 
 FEWSHOT_SEED = 1234
 """The harness' own."""
@@ -52,6 +52,9 @@ def write_stock_pack(names: Sequence[str], folder: Path, *, manager: TaskManager
             raise ValueError(f"the data of {', '.join(names)} can't be fetched: {reason}") from error
         folder.mkdir(parents=True, exist_ok=True)
         entries = [_written(name, task, folder) for name, task in loaded.items()]
+    for entry in entries:  # what is no example is refused before there is a pack
+        for _ in PackTask(TaskEntry.model_validate(entry), folder).examples():
+            pass
     version = importlib.metadata.version("lm-eval")
     description = {
         "name": "harness",
@@ -116,4 +119,14 @@ def _row(name: str, task: ConfigurableTask, doc: dict[str, Any]) -> dict[str, An
     (prompt,) = contexts
     if task.get_config("output_type") == "loglikelihood":
         return {"context": prompt, "word": continuations[0][1:]}
-    return {"query": prompt, "choices": [text[1:] for text in continuations], "gold": task.doc_to_target(doc)}
+    return {"query": prompt, "choices": [text[1:] for text in continuations], "gold": _gold(name, task, doc)}
+
+
+def _gold(name: str, task: ConfigurableTask, doc: dict[str, Any]) -> int:
+    """The number of the right choice, which a task may say as its text (`ConfigurableTask.process_results`)."""
+    target, choices = task.doc_to_target(doc), task.doc_to_choice(doc)
+    if isinstance(target, str) and target in choices:
+        return int(choices.index(target))
+    if not isinstance(target, int):
+        raise ValueError(f"{name} has {target!r} for the right one of {choices}; a pack's rows have one of the choices")
+    return target

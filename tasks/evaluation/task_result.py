@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -40,7 +39,6 @@ class TaskResult:
     higher_is_better: bool  # of the main metric
     examples: tuple[ExampleScore, ...]
     num_truncated: int = 0  # examples of which the network could not read all
-    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # metrics by part, where there are several
 
 
 def aggregate(metric: str, examples: Sequence[ExampleScore]) -> float:
@@ -54,32 +52,6 @@ def aggregate(metric: str, examples: Sequence[ExampleScore]) -> float:
         return per_unit / math.log(2) if metric == "bits_per_byte" else _exp(per_unit)
     mean = statistics.fmean(example.values[metric] for example in examples)
     return _exp(-mean) if metric == "perplexity" else mean
-
-
-def by_part(metrics: Sequence[str], examples: Sequence[ExampleScore]) -> dict[str, dict[str, float]]:
-    """The metrics of each part; nothing where there is but one."""
-    parts: dict[str, list[ExampleScore]] = defaultdict(list)
-    for example in examples:
-        parts[example.part].append(example)
-    if len(parts) < 2:
-        return {}
-    return {part: {metric: aggregate(metric, parts[part]) for metric in metrics} for part in sorted(parts)}
-
-
-def centred(result: TaskResult) -> float | None:
-    """The main metric with chance at 0 and the best value at 1; None where the best value is not 1 (perplexity)."""
-    if not result.higher_is_better:
-        return None
-    return (result.metrics[result.main_metric] - result.chance) / (1 - result.chance)
-
-
-def pack_score(results: Sequence[TaskResult]) -> float | None:
-    """The mean of the centred metrics, as CORE (DCLM, Li et al. 2024); None where no task has one.
-
-    A task counts once, however many examples or parts it has.
-    """
-    found = [score for result in results if (score := centred(result)) is not None]
-    return statistics.fmean(found) if found else None
 
 
 def _exp(nats: float) -> float:

@@ -1,15 +1,12 @@
 """What a classifier costs as a rule of the pipeline, beside one bare batched prediction of the same pieces.
 
-    python -m tests.benchmarks.bench_classifiers [--repeats 5]
+    python -m tests.benchmarks.bench_classifiers [--repeats 11]
 
 The bare prediction is one call of the fastText library for all pieces of all documents, cut and normalised before the
 clock starts. The rule cuts, normalises, predicts, aggregates and decides; the stage reads documents and writes them and
-the ledger beside that (`rules_shard`, `language_shard`). CPU time on one core, in turns, the median. The goal is .8 of
-the bare speed. Models are loaded once per process, which is counted. The toxicity rule does not predict pieces whose
-score could not count; the bare prediction has all of them.
-
-A stage of several rules reads and writes once: `added` is what one more rule costs it, the stage's time less that of
-the same stage without rules (`empty`). The goal is for the whole stage; `bare/added` is no other way to reach it.
+the ledger beside that (`rules_shard`, `language_shard`). CPU time on one core, in turns; the times are medians, the
+shares of the bare speed medians of the turns' own. The goal is .8. Models are loaded once per process, which is
+counted. The toxicity rule does not predict pieces whose score could not count; the bare prediction has all of them.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ from tasks.filters.toxicity_pieces import split_into_pieces
 from tasks.rule import Rule
 from tasks.screen import DOCUMENTS_FILE, built, rules_shard
 from tasks.tables import TEXTS, TableWriter, text_row
-from tests.benchmarks.language_speed import language_speed, times_ms
+from tests.benchmarks.language_speed import Turns, in_turns, language_speed
 from tests.benchmarks.report import report
 from tests.benchmarks.toxicity_texts import web_pages
 
@@ -49,8 +46,8 @@ def whole(text: str) -> list[str]:
 
 
 def rule_speed(rule: Rule, name: str, cut: Callable[[str], list[str]], texts: Sequence[str], repeats: int) -> Any:
-    """CPU milliseconds a text of the bare prediction, the rule, its stage and the stage without it; the number of
-    pieces; how often models were loaded."""
+    """CPU milliseconds a text of the bare prediction, the rule and its stage; the number of pieces; how often models
+    were loaded."""
     bundle = load_bundle(embedded(name))
     documents = [Document(document_id=f"{number:032x}-0", text=text, source="web") for number, text in enumerate(texts)]
     lines = [line for text in texts for line in normalised(bundle.classifier.normaliser, cut(text))]
@@ -70,19 +67,18 @@ def rule_speed(rule: Rule, name: str, cut: Callable[[str], list[str]], texts: Se
             for document in documents:
                 table.write(text_row(document))
 
-        def stage(*rules: Rule) -> None:
+        def stage() -> None:
             with tempfile.TemporaryDirectory(dir=folder) as out:
-                rules_shard(folder, Path(out), stage=name, rules=rules)
+                rules_shard(folder, Path(out), stage=name, rules=(rule,))
 
         fasttext.load_model = counted
         try:
             decide = built(rule)
-            spent = times_ms(
+            spent = in_turns(
                 {
                     "predict": lambda: bare.predict(lines),
                     "rule": lambda: [decide(document) for document in documents],
-                    "stage": lambda: stage(rule),
-                    "empty": stage,
+                    "stage": stage,
                 },
                 len(texts),
                 repeats,
@@ -94,25 +90,22 @@ def rule_speed(rule: Rule, name: str, cut: Callable[[str], list[str]], texts: Se
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=11)
     repeats = parser.parse_args().repeats
     texts = [page.text for page in web_pages()]
     rows: list[list[object]] = []
     for name, rule, cut in (("toxicity", Toxicity(), pieces_of), ("quality", Quality(), whole)):
-        spent, num_pieces, num_loads = rule_speed(rule, name, cut, texts, repeats)
-        rows.append(_row(name, num_pieces, spent, num_loads))
-    spent = {**language_speed(texts, repeats=repeats), "empty": spent["empty"]}  # of the same texts, a moment before
-    rows.append(_row("language", len(texts), spent, "-"))
-    columns = ["classifier", "pieces", "bare ms", "rule ms", "stage ms", "empty ms", "added ms"]
-    columns += ["bare/rule", "bare/stage", "bare/added", "loads"]
-    report("classifiers", columns, rows, {"pages": len(texts), "goal_of_the_stage": GOAL})
+        turns, num_pieces, num_loads = rule_speed(rule, name, cut, texts, repeats)
+        rows.append(_row(name, num_pieces, turns, num_loads))
+    rows.append(_row("language", len(texts), language_speed(texts, repeats=repeats), "-"))
+    columns = ["classifier", "pieces", "bare ms", "rule ms", "stage ms", "bare/rule", "bare/stage", "loads"]
+    report("classifiers", columns, rows, {"pages": len(texts), "turns": repeats, "goal_of_the_stage": GOAL})
 
 
-def _row(name: str, num_pieces: int, spent: dict[str, float], num_loads: object) -> list[object]:
-    """The times, and the shares of the bare prediction's speed that rule, stage and the rule within a stage have."""
-    bare, rule, stage, empty = (spent[part] for part in ("predict", "rule", "stage", "empty"))
-    added = stage - empty
-    return [name, num_pieces, bare, rule, stage, empty, added, bare / rule, bare / stage, bare / added, num_loads]
+def _row(name: str, num_pieces: int, turns: Turns, num_loads: object) -> list[object]:
+    """The times, and the shares of the bare prediction's speed that rule and stage have."""
+    times = [turns.median(part) for part in ("predict", "rule", "stage")]
+    return [name, num_pieces, *times, turns.speed("rule", "predict"), turns.speed("stage", "predict"), num_loads]
 
 
 if __name__ == "__main__":

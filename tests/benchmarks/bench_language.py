@@ -29,7 +29,7 @@ import psutil
 from tasks.classifiers.fast_text import FastTextTraining, train_fast_text
 from tasks.language_codes import language_code
 from tasks.language_models import FastTextModel, beginning, identify
-from tests.benchmarks.language_speed import speed_facts, times_ms
+from tests.benchmarks.language_speed import in_turns, speed_facts
 from tests.benchmarks.language_texts import DATA, manual_pages, pieces, udhr_articles, web_texts
 from tests.benchmarks.report import report
 
@@ -231,7 +231,7 @@ def measure(found: list[Candidate], repeats: int, own: Path, lid: Path | None) -
         manuals.setdefault(canonical(code), []).append(text[:1000])
     manuals = {code: some for code, some in manuals.items() if code in common}
     web = [beginning(text) for text in web_texts()]
-    times = times_ms(
+    turns = in_turns(
         {one.name: (lambda one=one: [one.identify(text) for text in web]) for one in present}, len(web), repeats
     )
     arguments = ["--own", str(own), *(["--lid", str(lid)] if lid else [])]
@@ -250,7 +250,7 @@ def measure(found: list[Candidate], repeats: int, own: Path, lid: Path | None) -
                 round(recall, 3),
                 round(accuracy(one, manuals)[0], 3),
                 sum(one.identify(text) == "en" for text in web),
-                round(times[one.name], 3),
+                round(turns.median(one.name), 3),
                 round(one.megabytes, 1),
                 round(memory_mb),
                 round(load_s, 2),

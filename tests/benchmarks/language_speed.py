@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,32 @@ from tasks.screen import DOCUMENTS_FILE, language_shard
 from tasks.tables import TEXTS, TableWriter, text_row
 
 
-def times_ms(functions: dict[str, Callable[[], Any]], num_texts: int, repeats: int) -> dict[str, float]:
-    """CPU time of each a text, in turns, the median."""
+@dataclass(frozen=True)
+class Turns:
+    """CPU milliseconds a text of each function, turn by turn."""
+
+    ms: dict[str, list[float]]
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.ms[name])
+
+    def speed(self, name: str, reference: str) -> float:
+        """Of the reference's speed, the median over the turns: the machine is as busy for both within one."""
+        return statistics.median(ref / own for own, ref in zip(self.ms[name], self.ms[reference], strict=True))
+
+
+def in_turns(functions: dict[str, Callable[[], Any]], num_texts: int, repeats: int) -> Turns:
+    """Each function once a turn."""
     spent: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
             start = time.process_time()
             function()
             spent[name].append((time.process_time() - start) / num_texts * 1000)
-    return {name: statistics.median(values) for name, values in spent.items()}
+    return Turns(spent)
 
 
-def language_speed(texts: Sequence[str], model: Path | None = None, repeats: int = 5) -> dict[str, float]:
+def language_speed(texts: Sequence[str], model: Path | None = None, repeats: int = 5) -> Turns:
     """CPU milliseconds a text of bare prediction in one call, of the rule, and of its stage with reading and writing.
 
     All look at the same pieces: the beginning of each text, and its windows where the rule asks for them (of texts in a
@@ -66,7 +81,7 @@ def language_speed(texts: Sequence[str], model: Path | None = None, repeats: int
             with tempfile.TemporaryDirectory(dir=folder) as out:
                 language_shard(folder / "in", Path(out), language=rule, models=folder / "models")
 
-        return times_ms(
+        return in_turns(
             {
                 "predict": lambda: loaded.identify(lines),
                 "rule": lambda: [decide(document) for document in documents],
@@ -82,6 +97,6 @@ def speed_facts(texts: Sequence[str], lid: Path | None, repeats: int) -> dict[st
     facts = {}
     for name, model in (("embedded", None), *([("fasttext", lid)] if lid else [])):
         spent = language_speed(texts, model, repeats)
-        shares = {part: round(spent["predict"] / spent[part], 2) for part in ("rule", "stage")}
-        facts[f"speed_{name}"] = f"{spent['predict']:.2f} ms a text; of its speed {shares}"
+        shares = {part: round(spent.speed(part, "predict"), 2) for part in ("rule", "stage")}
+        facts[f"speed_{name}"] = f"{spent.median('predict'):.2f} ms a text; of its speed {shares}"
     return facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from prefect.testing.utilities import prefect_test_harness
 from safetensors.torch import load_file
 
-from flows import evaluate_gate
+from flows import evaluate_gate, evaluate_plan
 from flows.evaluate import evaluate
 from flows.evaluate_plan import check_evaluate, dry_run_evaluate
 from flows.parameters import EvaluateParameters
@@ -181,15 +182,16 @@ def test_the_same_weights_are_no_better_than_themselves(store: Store) -> None:
 def test_a_guarded_slice_has_to_be_there(store: Store) -> None:
     reign(store, "1")
     moved = evaluate(parameters("web-smoke@2", "if_better", tasks=[], guarded=["held_out/language/unknown"]))
-    assert moved["promotion"]["why"].endswith("no worse in held_out/language/unknown: web-smoke@2 is champion")
+    assert "not surely worse by more than allowed in held_out/language/unknown (" in moved["promotion"]["why"]
+    assert moved["promotion"]["why"].endswith("allowed 0): web-smoke@2 is champion")
     with pytest.raises(ValueError, match="have no slice 'held_out/language/xx'; there is held_out/source"):
         evaluate(parameters("web-smoke@1", "if_better", tasks=[], guarded=["held_out/language/xx"]))
 
 
-def test_weights_that_are_not_finite_are_refused(store: Store, tmp_path: Path) -> None:
+@contextmanager
+def not_finite(store: Store, reference: str) -> Iterator[None]:
     """The registered version's own files, with a NaN in them; what a checkpoint that was damaged later would be."""
-    reign(store, "1")
-    model = find_model(store, "web-smoke@2")
+    model = find_model(store, reference)
     kept_files = {file: file.read_bytes() for file in Path(model.folder).iterdir()}
     weights = Path(model.folder, "model.safetensors")
     tensors = load_file(weights)
@@ -199,14 +201,60 @@ def test_weights_that_are_not_finite_are_refused(store: Store, tmp_path: Path) -
         network.load_state_dict(tensors)
         written = write_pieces(weights, network.state_dict(), {})
         Path(model.folder, "state.json").write_bytes(state_json(state, {"model.safetensors": written}))
-        refused = evaluate(parameters("web-smoke@2", "if_better"))
+        yield
     finally:
         for file, content in kept_files.items():
             file.write_bytes(content)
+
+
+def test_weights_that_are_not_finite_are_refused(store: Store) -> None:
+    reign(store, "1")
+    with not_finite(store, "web-smoke@2"):
+        refused = evaluate(parameters("web-smoke@2", "if_better"))
     assert not refused["promotion"]["moved"] and reigning(store) == "web-smoke@1"
     assert "web-smoke@2 is not finite: bits_per_byte" in refused["promotion"]["why"]
     assert refused["samples"] == [] and refused["rows"][0]["score"] is None
     assert "bits_per_byte" not in refused["scores"]
+
+
+def test_a_champion_that_is_not_finite_is_replaced_by_what_is_better_than_chance(store: Store) -> None:
+    reign(store, "1")
+    with not_finite(store, "web-smoke@1"):
+        moved = evaluate(parameters("web-smoke@2", "if_better"))
+    assert moved["promotion"]["moved"] and reigning(store) == "web-smoke@2"
+    assert "(the champion web-smoke@1 is not finite)" in moved["promotion"]["why"]
+    told = {row["measure"]: row["compared"]["web-smoke@1"]["told"] for row in moved["rows"]}
+    assert told["bits_per_byte"] == told["basics/agreement/acc"] == told["basics"] == "not finite"
+
+
+def test_a_person_is_asked_only_where_the_gate_passes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def agree(title: str, markdown: str) -> str:
+        asked.append(title)
+        return "looks well"
+
+    monkeypatch.setattr(evaluate_gate, "ask", agree)
+    monkeypatch.setattr(evaluate_plan, "check_approvable", lambda: None)
+    reign(store, "2")
+    worse = evaluate(parameters("web-smoke@1", "ask", tasks=[]))["promotion"]
+    assert not worse["moved"] and reigning(store) == "web-smoke@2" and not asked
+    reign(store, "1")
+    better = evaluate(parameters("web-smoke@2", "ask", limit=12))
+    assert better["promotion"]["moved"] and "approved: looks well" in better["promotion"]["why"]
+    assert asked == ["Make web-smoke@2 the champion?"]
+    again = evaluate(parameters("web-smoke@2", limit=11))
+    digests = [dataset_digest(store, run["mlflow_run_id"], "basics/agreement/acc") for run in (better, again)]
+    assert digests[0] != digests[1]  # of another choice of examples
+
+
+def dataset_digest(store: Store, run_id: str, metric: str) -> str:
+    inputs = client(store).get_run(run_id).inputs
+    assert inputs is not None
+    (scored,) = inputs.model_inputs
+    metrics = client(store).get_logged_model(scored.model_id).metrics or ()
+    (own,) = (each for each in metrics if each.key == metric and each.run_id == run_id)
+    return str(own.dataset_digest)
 
 
 def test_a_champion_that_changed_meanwhile_is_not_displaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

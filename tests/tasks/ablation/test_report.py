@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
 
 from tasks.ablation.pages import HELD_OUT, PageCounts
 from tasks.ablation.picture import ablation_picture
@@ -54,7 +55,8 @@ def scores(shift: float, num_pages: int = 20, group: str = HELD_OUT) -> dict[str
 
 
 def compared(difference: float) -> list[GroupComparison]:
-    return compare_groups({"a": [scores(0.0), scores(0.01)], "b": [scores(difference), scores(difference + 0.01)]})
+    runs = {"a": [scores(0.0), scores(0.01)], "b": [scores(difference), scores(difference + 0.01)]}
+    return compare_groups(runs)[0]
 
 
 def test_the_sentence_names_the_better_recipe_and_its_settings() -> None:
@@ -71,18 +73,25 @@ def test_the_sentence_says_what_could_not_have_been_seen() -> None:
     assert f"a difference of {groups[0].comparison.just_seen:.4f} would have been the least to be seen" in sentence
 
 
-def test_a_group_that_does_not_decide_may_be_too_small_to_be_compared() -> None:
+def test_a_group_that_cannot_be_compared_is_told_of_and_only_the_deciding_one_is_an_error() -> None:
     few = scores(0, MIN_DOCUMENTS - 1, "few.jsonl")
     enough = scores(0, MIN_DOCUMENTS, "enough.jsonl")
-    runs = [scores(0.0) | few | enough, scores(0.1) | few | enough]
-    assert [each.group for each in compare_groups({"a": runs, "b": runs})] == [HELD_OUT, "enough.jsonl"]
-    with pytest.raises(ValueError, match="9 documents to compare on, 10 are the least"):
-        compare_groups({"a": [few, few], "b": [few, few]})
+    infinite = {"p/words": Scores(("x",) * MIN_DOCUMENTS, np.full(MIN_DOCUMENTS, -np.inf), np.ones(MIN_DOCUMENTS))}
+    runs = [scores(0.0) | few | enough | infinite, scores(0.1) | few | enough | infinite]
+    groups, not_compared = compare_groups({"a": runs, "b": runs})
+    assert [each.group for each in groups] == [HELD_OUT, "enough.jsonl"]
+    assert list(not_compared) == ["few.jsonl", "p/words"]
+    report = report_markdown("x", groups, RECIPES, [], COUNTS, 0, not_compared)
+    assert "Not compared: few.jsonl, 9 documents to compare on, 10 are the least" in report
+    assert "Not compared: p/words, a model's score of a document is not finite" in report
+    for deciding, message in ((few, "9 documents to compare on, 10 are the least"), (infinite, "not finite")):
+        with pytest.raises(ValueError, match=message):
+            compare_groups({"a": [deciding, deciding], "b": [deciding, deciding]})
 
 
 def test_the_report_has_every_model_and_what_was_kept() -> None:
     groups = compared(0.5)
-    text = report_markdown("a is better", groups, RECIPES, TWINS, COUNTS, 2)
+    text = report_markdown("a is better", groups, RECIPES, TWINS, COUNTS, 2, {})
     for expected in (
         "**a is better**",
         "a is better: decides",
@@ -90,7 +99,7 @@ def test_the_report_has_every_model_and_what_was_kept() -> None:
         "| a seed 2 | 1,000 | 2.0 | 0 | 2.0100 |",
         "| b seed 3 | 1,000 | 2.0 | 0 | 2.5100 |",
         "| removed: quality | 40 | 40 |",
-        "2 pages or texts are left out: near-duplicates",
+        "2 pages or texts are left out: a near-duplicate",
         "In all 4,000 tokens in 8 s",
     ):
         assert expected in text
@@ -100,11 +109,24 @@ def test_the_report_has_every_model_and_what_was_kept() -> None:
 def test_the_report_hides_no_failed_model_and_lets_nothing_through_as_mark_up() -> None:
     failed = replace(TWINS[1], failure="step 3: the loss is nan | <b>", tokens=0)
     odd = [RECIPES[0], recipe("b", "word_list.words=[](http://x) <img src=x>")]
-    text = report_markdown("no verdict: <i>", [], odd, [TWINS[0], failed], COUNTS, 0)
+    text = report_markdown("no verdict: <i>", [], odd, [TWINS[0], failed], COUNTS, 0, {})
     assert "failed: step 3: the loss is nan" in text
     html = MarkdownIt().enable("table").render(text)
     assert "<img" not in html and "<b>" not in html and "<i>" not in html and "href" not in html
     assert "Nothing: not all models were trained." in text
+
+
+def test_a_title_is_drawn_as_it_is_with_its_dollars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def savefig(figure: Figure, _: Path) -> None:
+        texts = [axes.title for axes in figure.axes if axes.get_title()]
+        drawn.extend(text.get_text() for text in [figure._suptitle, *texts] if not text.get_parse_math())  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    [row] = compared(0.5)
+    ablation_picture([replace(row, group="a $5 b $6")], tmp_path / "x.png", title="word_list.words=$x$")
+    assert drawn[:2] == ["word_list.words=$x$", "a $5 b $6: each model, mean and 95 % interval"]
 
 
 def test_the_picture(tmp_path: Path) -> None:

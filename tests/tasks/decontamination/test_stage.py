@@ -82,7 +82,7 @@ def test_what_it_does_is_in_ledger_edits_manifest_and_card(store: Store, texts: 
     assert manifest["decontaminated"] == chosen.decontamination.coverage()
     card = corpus_card(store.version_folder("web"), manifest)
     sha256 = manifest["decontaminated"]["mine.jsonl"]["sha256"]
-    assert f"mine.jsonl (SHA-256 {sha256[:12]}, 2 of 3 examples long enough to be looked for): 1 documents" in card
+    assert f"mine.jsonl (SHA-256 {sha256[:12]}, 2 of 3 examples could be looked for): 1 documents" in card
     samples = removed_samples(store.version_folder("web"), manifest, store.work, str)
     (sample,) = [one for one in samples if one.stage == DECONTAMINATE]
     assert sample.text is not None and prose("planted").splitlines()[0] in sample.text

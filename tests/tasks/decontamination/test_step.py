@@ -160,6 +160,16 @@ def test_what_is_looked_for_is_known_by_hashes_and_each_name_stands_for_one(tmp_
         Decontamination(packs=("/nowhere/pack",)).looked_for()
 
 
+def test_single_tasks_of_a_pack(tmp_path: Path, document: Callable[..., Document]) -> None:
+    rule = Decontamination(packs=("basics:agreement",), max_removed_fraction=1.0)
+    assert rule.looked_for()["basics"] != Decontamination(packs=("basics",)).looked_for()["basics"]
+    assert [file.name for file in rule.files()] == ["pack.yaml", "agreement.jsonl"]
+    sentence = json.loads((PACKS / "basics" / "agreement.jsonl").read_text().splitlines()[0])["good"]
+    assert isinstance(rule.build()(document(f"First this. {sentence} Then that.")), Rewrite)
+    with pytest.raises(ValueError, match="the pack basics has no task 'agreemnt'"):
+        Decontamination(packs=("basics:agreemnt",)).looked_for()
+
+
 @pytest.mark.parametrize("texts", [["too short"], [f"{EXAMPLE} {number}" for number in range(2)]])
 def test_what_nothing_of_could_be_looked_for_is_refused(tmp_path: Path, texts: list[str]) -> None:
     """One word less than the least is too short."""

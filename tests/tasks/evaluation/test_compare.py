@@ -7,6 +7,7 @@ import math
 import pytest
 
 from tasks.classifiers.proportion import Estimate
+from tasks.evaluation.bits_per_byte import Score
 from tasks.evaluation.compare import Comparison, compare, compare_models, interval
 from tests.tasks.evaluation.measured_models import answers, documents, model, share_task
 
@@ -59,6 +60,16 @@ def test_all_measures_of_both_are_compared() -> None:
     assert found["own/x/acc"].told == found["own"].told == "better"
     with pytest.raises(ValueError, match="nothing is measured as 'own'"):
         compare_models(ours, model("a@1", documents()))
+
+
+def test_a_model_that_is_not_finite_has_no_number_on_tasks_it_was_not_asked() -> None:
+    ours = model("a@2", documents(), {"own": [share_task("x", answers(100, 90))]})
+    broken = documents()
+    broken[3] = Score(math.nan, 9, 9, 1)
+    found = compare_models(ours, model("a@1", broken))
+    assert list(found) == list(ours.measures)
+    assert found["own/x/acc"].told == found["own"].told == found["bits_per_byte"].told == "not finite"
+    assert found["own/x/acc"].ours == 0.9 and found["own/x/acc"].num_examples == 100
 
 
 def test_intervals_in_words() -> None:

@@ -10,6 +10,7 @@ from tasks.classifiers.proportion import Estimate
 from tasks.evaluation.bits_per_byte import Score
 from tasks.evaluation.compare import Comparison
 from tasks.evaluation.gate import ModelGateRules, has_fallen, judge_model
+from tasks.evaluation.task_result import ExampleScore, TaskResult, aggregate
 from tests.tasks.evaluation.measured_models import answers, documents, model, share_task
 
 RULES = ModelGateRules()
@@ -32,13 +33,13 @@ def test_a_worse_one_and_an_equal_one_do_not() -> None:
     worse = judge_model(model("web@2", documents(2.1)), champion, RULES)
     assert not worse.passed and "web@2 is worse than the champion web@1" in worse.why
     equal = judge_model(model("web@2", documents(2.0, noise=0.05)), champion, RULES)
-    assert not equal.passed and "by not more than noise" in equal.why and not equal.is_final
+    assert not equal.passed and "by not more than noise" in equal.why
 
 
 def test_the_same_weights_are_the_champion_itself() -> None:
     champion = model("web@1", documents(2.0), sha256="ab")
     verdict = judge_model(model("web@2", documents(2.0), sha256="ab"), champion, RULES)
-    assert not verdict.passed and verdict.is_final and "has the weights of the champion web@1 itself" in verdict.why
+    assert not verdict.passed and "has the weights of the champion web@1 itself" in verdict.why
 
 
 def test_a_broken_one_is_refused_whoever_is_champion() -> None:
@@ -46,7 +47,7 @@ def test_a_broken_one_is_refused_whoever_is_champion() -> None:
     broken[3] = Score(math.nan, 9, 9, 1)
     for champion in (None, model("web@1", documents(7.0))):
         verdict = judge_model(model("web@2", broken), champion, RULES)
-        assert not verdict.passed and verdict.is_final
+        assert not verdict.passed
         assert verdict.why.startswith("web@2 is not finite: bits_per_byte and 1 more")
         assert verdict.json_figures["bits_per_byte"] is None
 
@@ -66,9 +67,50 @@ def test_a_guarded_measure_stops_a_better_one() -> None:
     fallen = judge_model(model("web@2", documents(1.9), pack(120)), champion, rules)
     assert not fallen.passed and "but surely below it in what is guarded: own/x/acc 0.6000 against 0.7500" in fallen.why
     unsure = judge_model(model("web@2", documents(1.9), pack(147)), champion, rules)
-    assert unsure.passed and unsure.why.endswith("no worse in own/x/acc")
+    assert unsure.passed and unsure.why.endswith(
+        "; not surely worse by more than allowed in own/x/acc (difference -0.0150, allowed 0)"
+    )
     allowed = ModelGateRules(guarded={"own/x/acc": 0.2})
-    assert judge_model(model("web@2", documents(1.9), pack(120)), champion, allowed).passed
+    lost = judge_model(model("web@2", documents(1.9), pack(120)), champion, allowed)
+    assert lost.passed and lost.why.endswith("in own/x/acc (difference -0.1500, allowed 0.2)")
+
+
+@pytest.mark.parametrize(("num", "passed"), [(7, False), (8, True)])
+def test_a_guard_of_too_few_examples_could_never_stop_and_lets_nothing_through(num: int, passed: bool) -> None:
+    rules = ModelGateRules(guarded={"own/x/acc": 0.0})
+    same = {"own": [share_task("x", [True] * num)]}
+    verdict = judge_model(model("web@2", documents(1.9), same), model("web@1", documents(2.0), same), rules)
+    assert verdict.passed is passed
+    assert ("but nothing can be told of what is guarded: own/x/acc 1.0000 against" in verdict.why) is not passed
+
+
+def words(nats: float) -> dict[str, list]:  # type: ignore[type-arg]
+    """Ten texts of one word each, as a language without spaces has them: the perplexity by word overflows."""
+    texts = [
+        ExampleScore(f"{place}", {"loglikelihood": -nats - place}, "", {"words": 1, "bytes": 99}) for place in range(10)
+    ]
+    metric = "word_perplexity"
+    return {
+        "zh": [
+            TaskResult("long", "perplexity", 10, {metric: aggregate(metric, texts)}, metric, 0.0, False, tuple(texts))
+        ]
+    }
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(2000.0, 1500.0), (1500.0, 2000.0), (2000.0, 5.0), (5.0, 2000.0)])
+def test_an_infinite_perplexity_of_finite_models_tells_nothing(ours: float, theirs: float) -> None:
+    """Of neither model: the champion is not broken by it, and a guard of it lets nobody through."""
+    name = "zh/long/word_perplexity"
+    rules = ModelGateRules(metric=name)
+    for bits_per_byte in (1.9, 2.1):
+        candidate, champion = (
+            model("b@2", documents(bits_per_byte), words(ours)),
+            model("b@1", documents(2.0), words(theirs)),
+        )
+        verdict = judge_model(candidate, champion, rules)
+        assert not verdict.passed and f"can't be told from the champion b@1 on {name}" in verdict.why
+    guarding = judge_model(model("b@2", documents(1.9), words(ours)), champion, ModelGateRules(guarded={name: 0.0}))
+    assert not guarding.passed and f"nothing can be told of what is guarded: {name}" in guarding.why
 
 
 def test_a_guarded_slice_in_which_lower_is_better() -> None:

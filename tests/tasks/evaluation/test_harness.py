@@ -181,11 +181,11 @@ def test_a_limit_takes_the_same_examples_each_time_and_progress_is_told(
         progress=lambda *step: told.append(step),
     )
     assert [result.task for result in limited] == ["choices", "pairs"]
+    tasks = {task.name: task for task in pack.tasks}
     for result in limited:
         whole = {example.id: example.values for example in results[result.task].examples}
         assert [(example.id, example.values) for example in result.examples] == [
-            (example.id, whole[example.id])
-            for example in dict(zip(ROWS, pack.tasks, strict=True))[result.task].choose(3)
+            (example.id, whole[example.id]) for example in tasks[result.task].choose(3)
         ]
     assert {name for name, _, _ in told} == {"choices", "pairs"}
     assert [step for step in told if step[0] == "choices"][-1] == ("choices", 9, 9)
@@ -206,8 +206,19 @@ def test_solved_examples_are_others_and_do_not_depend_on_the_limit(tmp_path: Pat
     (row,) = PackConfigurableTask(task, [first], everything).eval_docs
     assert row["prompt"] == f"{everything[first.id]}{first.row['query']}\nAnswer:"
     too_many = load_pack(write_pack(tmp_path / "many", choices={"num_fewshot": 6})).tasks[0]
-    with pytest.raises(ValueError, match="choices has 6 examples, too few for 6 before each query"):
+    with pytest.raises(ValueError, match="choices has 6 different examples, too few for 6 before each query"):
         few_shots(too_many, too_many.choose(1), 0)
+
+
+def test_a_question_that_is_there_twice_never_stands_solved_before_itself(tmp_path: Path):
+    rows = [*ROWS["choices"][:3], *[ROWS["choices"][0]] * 5]
+    file = write_file(tmp_path, "twice.jsonl", jsonl(rows))
+    task = load_pack(write_pack(tmp_path, choices={"files": [file], "num_fewshot": 2})).tasks[0]
+    shots = few_shots(task, task.choose(None), 0)
+    assert len(shots) == 8
+    for example in task.examples():
+        assert example.row["query"] not in shots[example.id]
+        assert shots[example.id].count("Question: ") == len(set(shots[example.id].split("\n\n")[:-1])) == 2
 
 
 def test_wrong_input_is_refused_before_the_model_is_asked(

@@ -13,13 +13,14 @@ from tasks.evaluation.bits_per_byte import Score, summed
 from tasks.evaluation.measures import (
     CentredMean,
     Measure,
+    examples_sha256,
     held_out_measures,
     slice_places,
     task_measures,
     weights_sha256,
 )
 from tasks.evaluation.slices import Cell
-from tasks.evaluation.task_result import ExampleScore, TaskResult, aggregate, pack_score
+from tasks.evaluation.task_result import ExampleScore, TaskResult, aggregate
 from tests.tasks.evaluation.measured_models import IDS, SLICES, VOCAB_SIZE, answers, documents, model, share_task
 
 
@@ -50,7 +51,8 @@ def test_every_metric_of_a_task_is_the_measures_figure() -> None:
             assert measure.higher_is_better == (metric == "acc")
     pack = measures["own"]
     assert isinstance(pack, CentredMean) and [task.name for task in pack.tasks] == ["own/pairs/acc", "own/words/acc"]
-    assert pack.estimate().value == pytest.approx(pack_score(results))
+    in_score = [(each.metrics["acc"] - each.chance) / (1 - each.chance) for each in results[:2]]
+    assert pack.estimate().value == pytest.approx(sum(in_score) / 2)
     assert next(iter(measures)) == "own"
 
 
@@ -139,3 +141,11 @@ def test_weights_are_known_by_their_hash() -> None:
         )
 
     assert weights_sha256(decoder(0)) == weights_sha256(decoder(0)) != weights_sha256(decoder(1))
+
+
+def test_figures_of_another_choice_of_examples_are_told_apart() -> None:
+    def digest(num: int, source: str = "ab") -> str:
+        return examples_sha256(source, task_measures("own", [share_task("x", answers(num, 5))]))
+
+    assert digest(20) == digest(20)
+    assert len({digest(20), digest(21), digest(20, "cd")}) == 3

@@ -78,6 +78,7 @@ def test_refuses_an_empty_text(tmp_path: Path, kind: Kind):
         (b'{"text": "a"}\n["text"]\n', "line 2: a row has to be a JSON object, not list"),
         (b'{"text": "a"}\n{"text": "\xff"}\n', "line 2: byte 10 is no UTF-8"),
         (b"[" * 100_000, "line 1: it is no JSON"),
+        (b'{"text": "a", "n": ' + b"1" * 5000 + b"}", "line 1: it is no JSON .Exceeds the limit"),
         (b"\n\n", "holds no rows"),
     ],
 )

@@ -38,3 +38,12 @@ def test_it_has_its_width_and_grows_with_its_rows(tmp_path: Path) -> None:
 
 def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
     assert drawn(tmp_path / "a.png", 1, compared=True, broken=True)[1] == 600
+
+
+def test_a_model_that_was_not_asked_the_tasks_is_left_out_of_them(tmp_path: Path) -> None:
+    ours, broken = model("web@2", documents(), {"own": [share_task("x", answers(100, 70))]}), documents()
+    broken[0] = Score(math.nan, 9, 9, 1)
+    theirs = model("web@1", broken)
+    rows = score_rows(ours, {"web@1": compare_models(ours, theirs)}, {})
+    scores_picture(rows, tmp_path / "a.png", title="web@2", other=theirs, width_px=600)
+    assert imread(tmp_path / "a.png").shape[1] == 600

@@ -102,7 +102,13 @@ def test_whatever_a_model_or_task_is_called_is_shown_as_text() -> None:
 
 def test_every_example_of_both_models_is_in_the_table() -> None:
     lines = examples_csv([scores("web@2", 70), scores("=web@1", 50)]).splitlines()
-    assert lines[0] == "measure,example,denominator,web@2,=web@1"
+    assert lines[0] == "measure,example,part,denominator,web@2,=web@1"
     assert len(lines) == 1 + NUM_DOCUMENTS + 100
     answered = [line.split(",") for line in lines if line.startswith("own/x/acc")]
-    assert sum(float(row[3]) for row in answered) == 70 and sum(float(row[4]) for row in answered) == 50
+    assert sum(float(row[4]) for row in answered) == 70 and sum(float(row[5]) for row in answered) == 50
+
+
+def test_an_example_that_the_other_model_was_not_asked_is_left_empty() -> None:
+    lines = examples_csv([scores("web@2", 70), model("web@1", documents())]).splitlines()
+    answered = [line for line in lines if line.startswith("own/x/acc")]
+    assert len(answered) == 100 and all(line.endswith(",") for line in answered)

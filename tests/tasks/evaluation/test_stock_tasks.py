@@ -53,6 +53,9 @@ def manager(tmp_path: Path) -> TaskManager:
         CHOICES,
         WORDS,
         {**CHOICES, "task": "glued", "target_delimiter": ""},
+        {**CHOICES, "task": "letters", "doc_to_choice": ["A", "B"], "doc_to_target": "{{['A', 'B'][right]}}"},
+        {**CHOICES, "task": "strange", "doc_to_choice": ["A", "B"], "doc_to_target": "C{{right}}"},
+        {**WORDS, "task": "blank", "doc_to_target": "  "},
         {**WORDS, "task": "writes", "output_type": "generate_until"},
         {**CHOICES, "task": "absent", "dataset_kwargs": {"data_files": str(tmp_path / "absent.jsonl")}},
     ]
@@ -84,9 +87,16 @@ def test_asks_what_the_harness_asks(tmp_path: Path, manager: TaskManager, monkey
             assert [row["target"] for row in ours.eval_docs] == [row["right"] for row in ROWS]
 
 
+def test_a_right_choice_that_is_said_as_its_text_is_its_number(tmp_path: Path, manager: TaskManager):
+    (task,) = load_pack(write_stock_pack(["letters"], tmp_path / "pack", manager=manager)).tasks
+    assert [example.row["gold"] for example in task.examples()] == [row["right"] for row in ROWS]
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
+        ("strange", r"strange has 'C0' for the right one of \['A', 'B'\]"),
+        ("blank", r"blank\.jsonl, line 1: word is empty"),
         ("sum", "the harness has no task 'sum'; it has sums"),
         ("glued", "glued is not one prompt with choices that follow after a space"),
         ("writes", r"writes lets the model write \(generate_until\)"),

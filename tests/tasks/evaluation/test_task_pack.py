@@ -70,6 +70,14 @@ def change(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (change(num_fewshot=65), "tasks.0.num_fewshot"),
         (change(name="Words"), "tasks.0.name"),
         (change(name="words"), "the task words is there twice"),
+        *(
+            (lambda pack, name=name: pack.update(name=name), f"name: '{name}' is the name of another figure")
+            for name in ("bits_per_byte", "loss", "held_out", "gate.x", "a_low", "a_high", "a_contaminated")
+        ),
+        *(
+            (lambda pack, version=version: pack.update(version=version), "version: String should match pattern")
+            for version in ("", "1\n<img src=x>", "1|`a`", "1" * 33)
+        ),
         (change(files=[]), "tasks.0.files"),
         (change(files=[{"path": "../x.jsonl", "sha256": "0" * 64}]), "'../x.jsonl' leads out of the pack's folder"),
         (change(files=[{"path": "/x.jsonl", "sha256": "0" * 64}]), "leads out of the pack's folder"),

@@ -1,6 +1,7 @@
 """The `tokenmill` command: a thin front to the flows. Heavy imports happen only where they are used.
 
-Exit codes: 0 done; 2 something the user can mend, said in one line; 1 a fault of this software; 130 interrupted.
+Exit codes: 0 done; 2 something the user can mend, said in one line; 1 a fault of this software; 130 interrupted; 141
+where nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -50,11 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_supervise(given))
     try:
         code = _run(options)
+        sys.stdout.flush()  # here, where it is said what may go wrong with it
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or type(error).__name__ in _STOPPED:
             if not os.environ.get(_SUPERVISED_VARIABLE):
-                _complain(_INTERRUPTED)
+                _complain(_INTERRUPTED if options.command in _RUNS else "interrupted")
             sys.exit(130)
+        if isinstance(error, BrokenPipeError) and options.command not in _RUNS:  # `| head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains as it ends
+            sys.exit(128 + signal.SIGPIPE)
         line = user_line(error, partial(option_of, options))
         if line is None:
             raise
@@ -91,7 +97,6 @@ def _supervise(arguments: list[str]) -> int:
 
     However this process or that one ends, `infra.tied` ends what they started. A signal to stop is passed on once.
     """
-    import signal
     import subprocess
 
     python = [sys.executable, "-P"]
@@ -120,8 +125,6 @@ def _supervise(arguments: list[str]) -> int:
 
 def _interrupt_once() -> None:
     """Any signal to stop becomes one KeyboardInterrupt; what comes after it does not disturb the cleaning up."""
-    import signal
-
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(number: int, frame: object) -> None:

@@ -112,7 +112,7 @@ def _prompts(options: argparse.Namespace) -> list[str]:
 
 def _utf8(content: bytes, where: str) -> str:
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{where} is no UTF-8 text: byte {error.start:,} is {content[error.start]:#04x}") from error
 

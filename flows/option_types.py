@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tasks.source_names import is_model_path
+
 
 def local_path(text: str) -> Path:
     """A local path made absolute, because drivers leave the current folder."""
@@ -12,8 +14,8 @@ def local_path(text: str) -> Path:
 
 
 def model_reference(text: str) -> str:
-    """A checkpoint folder made absolute; a name or URL as it is."""
-    return str(local_path(text)) if Path(text).expanduser().is_dir() else text
+    """A checkpoint's path made absolute; a name or URL as it is."""
+    return str(local_path(text)) if is_model_path(text) else text
 
 
 def positive(text: str) -> int:

@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 
 from infra.settings import mlflow_uri
 from tasks.atomic import new_directory
-from tasks.store import Store
+from tasks.store import Store, checked_name
 
 Kind = Literal["model", "classifier"]
 """A language model, which everything else calls a model; or a classifier of texts."""
@@ -67,9 +67,12 @@ def aliases(registry: MlflowClient, name: str) -> Mapping[str, str]:
 def find_version(store: Store, registry: MlflowClient, reference: str, kind: Kind) -> RegisteredVersion:
     """The version named by `name` (its champion), `name@version`, `name@alias`, `models:/...`.
 
-    ValueError, saying what there is, where there is none of this kind.
+    ValueError, saying what there is, where there is none of this kind, and for what can be no name.
     """
-    name, _, wanted = reference.removeprefix("models:/").replace("/", "@", 1).partition("@")
+    name, at, wanted = reference.removeprefix("models:/").replace("/", "@", 1).partition("@")
+    checked_name(name, f"{kind} name")
+    if at and not wanted:
+        raise ValueError(f"{reference!r} names no version: write {name}, or {name}@ and a number or an alias")
     number = wanted if wanted.isdecimal() else aliases(registry, name).get(wanted or CHAMPION)
     try:
         if number is not None:

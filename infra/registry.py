@@ -28,6 +28,7 @@ from infra.registration import Registration
 from infra.served_options import served_options
 from infra.tracking_client import client
 from tasks.checkpoints import CheckpointState, copy_for_use, read_state
+from tasks.source_names import is_model_path
 from tasks.store import Store, checked_name
 from tasks.tokenizer import TOKENIZER_FILE, tokenizer_hash
 
@@ -131,10 +132,12 @@ def find_model(store: Store, reference: str) -> ModelVersion:
     Raises ValueError, saying what there is, where nothing of that name can be found. What lies on a server is fetched
     once.
     """
-    path = Path(reference).expanduser()
-    is_url = "://" in reference
-    if is_url or path.is_dir():
-        folder = reference if is_url else str(path)
+    if "://" in reference or is_model_path(reference):
+        folder = reference if "://" in reference else str(Path(reference).expanduser())
+        if "://" not in reference and not Path(folder).is_dir():
+            raise ValueError(
+                f"there is no folder {reference}: name a checkpoint's, or a model of the registry as name[@V]"
+            )
         return ModelVersion(folder, folder, _tokenizer_of(store, folder), {})
     version = find_version(store, client(store), reference, "model")
     folder = str(local_folder(store, version) / "artifacts" / "files")

@@ -81,3 +81,13 @@ def source_name(source: str) -> str:
         return COMMON_CRAWL if crawl == LATEST else crawl
     parts = [part for part in source.split("?")[0].split("/") if part and not set("*?[") & set(part)]
     return parts[-1].split(".")[0] or parts[-1] if parts else source
+
+
+def is_model_path(reference: str) -> bool:
+    """Whether what names a model is a path: it holds a slash, or begins with a dot or a tilde.
+
+    A folder of the current folder is `./name`, so that none hides the registered model of its name.
+    """
+    if "://" in reference or reference.startswith("models:/"):
+        return False
+    return "/" in reference or reference.startswith((".", "~"))

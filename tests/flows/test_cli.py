@@ -163,6 +163,18 @@ def test_a_dry_run_says_what_it_would_take_and_makes_nothing(tmp_path: Path) -> 
     assert {path.name for path in made} <= {"ray-token"}
 
 
+def test_nobody_reads_the_output_any_more(tmp_path: Path) -> None:
+    """As in `tokenmill ... | head`: no complaint, and the shell's own exit code."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "corpora", "--store", str(tmp_path)]
+    try:
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=120)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_missing_corpus_or_model_is_one_clear_line(tmp_path: Path) -> None:
     assert "tokenmill refresh" in _refused("show", "web", cwd=tmp_path)
     assert "no corpus 'web'" in _refused("pretrain", "--corpus", "web", cwd=tmp_path)

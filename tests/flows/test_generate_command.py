@@ -56,7 +56,7 @@ def test_one_prompt_is_shown_with_what_follows(
 def test_several_prompts_are_one_batch_and_one_object(
     store: Store, checkpoint: Path, generator: TextGenerator, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "prompts.txt").write_bytes("A walk\r\n\n né 😀\n".encode())
+    (tmp_path / "prompts.txt").write_bytes("A walk\r\n\n né 😀\n".encode("utf-8-sig"))
     words = ("--prompt", "The", "--prompts-file", str(tmp_path / "prompts.txt"), *SHORT)
     prompts = ["The", "A walk", " né 😀"]
     texts = [generator.continuation(prompt, max_new_tokens=8, seed=3) for prompt in prompts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -130,6 +131,36 @@ def test_what_there_is_none_of_is_refused_with_what_there_is(store: Store, refer
         registered(store, "known")
     with pytest.raises(ValueError, match=f"no model '{reference}'.*known@candidate, known@champion"):
         find_model(store, reference)
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("../nothing", "there is no folder ../nothing"),
+        ("./named", "there is no folder ./named"),
+        ("/absent/x", "there is no folder /absent/x"),
+        ("a/b", "there is no folder a/b"),
+        ("models:/", "'' is no valid model name"),
+        ("models:/..", "'..' is no valid model name"),
+        ("", "'' is no valid model name"),
+        ("known@", "'known@' names no version: write known, or known@ and a number or an alias"),
+    ],
+)
+def test_what_can_be_no_model_is_one_line(store: Store, reference: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        find_model(store, reference)
+
+
+def test_a_folder_here_does_not_hide_the_registered_model(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if champion(store, "known") is None:
+        registered(store, "known")
+    (tmp_path / "known").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_model(store, "known").reference == "known@1"
+    with pytest.raises(ValueError, match="no complete checkpoint"):
+        find_model(store, "./known")
 
 
 def test_the_first_is_champion_until_another_is_made_it_and_it_says_why(store: Store) -> None:

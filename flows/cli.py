@@ -88,7 +88,9 @@ def _enter(options: argparse.Namespace) -> Store:
     if options.command in _RUNS:
         if shutil.disk_usage(store.root).free < _MIN_FREE_BYTES:
             raise OSError(errno.ENOSPC, f"less than {_MIN_FREE_BYTES >> 20} MiB are free in {store.root}")
-        _interrupt_once()
+        _interrupt_once(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    elif options.command == "export":  # its unfinished folder, as large as the model, goes with it
+        _interrupt_once(signal.SIGINT, signal.SIGTERM)
     return store
 
 
@@ -123,9 +125,8 @@ def _supervise(arguments: list[str]) -> int:
     return code
 
 
-def _interrupt_once() -> None:
-    """Any signal to stop becomes one KeyboardInterrupt; what comes after it does not disturb the cleaning up."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+def _interrupt_once(*numbers: signal.Signals) -> None:
+    """Any of these signals becomes one KeyboardInterrupt; what comes after it does not disturb the cleaning up."""
 
     def interrupt(number: int, frame: object) -> None:
         for each in numbers:

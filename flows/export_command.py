@@ -40,7 +40,8 @@ def export(options: argparse.Namespace, store: Store) -> int:
     """Run the command. Its exit code, 0."""
     from flows.console import console
     from infra.registry import find_model
-    from tasks.export.export import check_destination, export_model
+    from tasks.export.destination import check_destination
+    from tasks.export.export import export_model
     from tasks.export.proof import require_transformers
 
     check_destination(options.output)  # before anything is fetched

@@ -35,11 +35,12 @@ from infra.completion_protocol import (
     model_body,
     parse_completion,
 )
-from tasks.completions import CompletionService, QueueFullError, UnavailableError
+from tasks.completions import STOPPING, CompletionService, QueueFullError, UnavailableError
 from tasks.generation import TextGenerator
 from tasks.text_batch import Piece, TextRequest
 
 COMPLETIONS, MODELS, HEALTH = "/v1/completions", "/v1/models", "/health"
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +88,10 @@ def completion_app(served: Served) -> FastAPI:
 
     @app.post(COMPLETIONS)
     async def completions(request: Request) -> Response:
-        asked = parse_completion(await _body(request, served))
+        asked = parse_completion(await _while_available(served.service, _body(request, served)))
         _check_model(served, asked.model)
         try:
+            served.service.check_number(len(asked.prompt) * (asked.n or 1))  # before any of them costs anything
             # in a thread: a long prompt takes a while, and all others are answered by this one
             rows = await asyncio.to_thread(asked.text_requests, served.generator, max_tokens=served.max_tokens)
         except ValueError as error:
@@ -138,6 +140,20 @@ def _check_model(served: Served, name: str) -> None:
             code="model_not_found",
             param="model",
         )
+
+
+async def _while_available(service: CompletionService, coming: Awaitable[bytes]) -> bytes:
+    """What comes; ApiError where the service ends before: who sends slowly must not hold up the end."""
+    work = asyncio.ensure_future(coming)
+    try:
+        while not work.done():
+            await asyncio.wait((work,), timeout=_POLL_S)
+            if not work.done() and not service.available:
+                raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, STOPPING)
+        return work.result()
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 
 
 async def _body(request: Request, served: Served) -> bytes:

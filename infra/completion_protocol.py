@@ -92,7 +92,7 @@ class CompletionRequest(BaseModel):
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=-1, le=1 << 31)  # 0 and -1: all tokens
-    repetition_penalty: float | None = Field(None, gt=0, le=100, allow_inf_nan=False)
+    repetition_penalty: float | None = Field(None, allow_inf_nan=False)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     stop: Annotated[tuple[str, ...], PlainValidator(_stop_strings)] = ()
     seed: int | None = Field(None, ge=-_SEEDS, lt=_SEEDS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 from infra.served_options import generation_options
@@ -21,7 +23,12 @@ class Continuation(PythonModel):
         self._generator = TextGenerator.load(files, files / TOKENIZER_FILE)
 
     def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[str]:
-        return self._generator.continuations(model_input, **generation_options(params or {}))
+        try:
+            if not all(model_input):
+                raise ValueError("a prompt is empty; give some text to continue")
+            return self._generator.continuations(model_input, **generation_options(params or {}))
+        except ValueError as error:  # MLflow's server answers any other error with a traceback
+            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
 
 
 set_model(Continuation())

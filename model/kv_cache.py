@@ -5,6 +5,8 @@ Shapes: L layers, B batch, R rows, K key/value heads, S cached positions, T new 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -66,7 +68,8 @@ class RowCache:
 
     Each row is left-aligned: its position s stands at place s. Places beyond a row's length hold zeros or what an
     earlier row left there, which is masked and must be finite: a weight of 0 times NaN is NaN.
-    Raises ValueError for a number of positions that the model does not take.
+    Raises ValueError for a number of positions that the model does not take, and where there is no memory for so many
+    rows.
     """
 
     def __init__(
@@ -84,7 +87,14 @@ class RowCache:
         self.max_rows = max_rows
         self.lengths: list[int] = []  # positions of each row in use
         shape = (2, config.num_layers, max_rows, config.num_kv_heads, self.max_len, config.head_dim)
-        self._both = torch.zeros(shape, device=device, dtype=dtype)
+        try:
+            self._both = torch.zeros(shape, device=device, dtype=dtype)
+        except RuntimeError as error:  # torch's for memory that is not there, and for a size that no memory has
+            num_bytes = math.prod(shape) * dtype.itemsize
+            raise ValueError(
+                f"a cache of {max_rows} rows of {self.max_len} positions takes {num_bytes / 1e9:,.1f} GB, which are not"
+                " there; ask for fewer rows"
+            ) from error
         self.keys_LRKSC, self.values_LRKSC = self._both.unbind()
         self.vectors = self._both.view(-1, config.head_dim)  # of all kinds, layers, rows, heads and places
 

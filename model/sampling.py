@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+REPETITION_PENALTIES = (0.01, 100.0)
+"""The lowest and the highest: beyond, the logits of fp32 overflow and a draw has no probabilities to go by."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -38,9 +41,11 @@ class Sampling:
             raise ValueError(f"top_k is {self.top_k}; it must be at least 1, or None for all tokens")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1, or None for all tokens")
-        if not 0 < self.repetition_penalty < float("inf"):
+        low, high = REPETITION_PENALTIES
+        if not low <= self.repetition_penalty <= high:
             raise ValueError(
-                f"repetition_penalty is {self.repetition_penalty}; it must be above 0 (1 leaves logits as they are)"
+                f"repetition_penalty is {self.repetition_penalty}; it must be from {low} to {high} (1 leaves logits as"
+                " they are)"
             )
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed is {self.seed}; it must be at least 0 and below 2^64")

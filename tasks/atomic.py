@@ -60,11 +60,11 @@ def new_directory(destination: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def move_directory(temporary: Path, destination: Path) -> None:
-    """Flush all files of a finished folder to disk and give it its name, in the same parent folder.
+def move_directory(temporary: Path, destination: Path) -> bool:
+    """Flush all files of a finished folder to disk and give it its name, in the same parent folder; whether it has it.
 
-    Where `destination` exists by then (another process finished the same work first), that one stays: use it where
-    equal names hold equal content, or clear the destination first.
+    Where `destination` exists by then (another process finished the same work first), that one stays: where equal
+    names do not hold equal content, look at what is returned.
     """
     for path in temporary.rglob("*"):
         if path.is_dir():
@@ -75,10 +75,13 @@ def move_directory(temporary: Path, destination: Path) -> None:
     _sync_directory(temporary)
     try:
         temporary.rename(destination)
+        moved = True
     except OSError:
         if not destination.is_dir():
             raise
+        moved = False
     _sync_directory(destination.parent)
+    return moved
 
 
 @contextmanager

@@ -89,15 +89,20 @@ class CompletionService:
         """Whether anything can be submitted."""
         return not self._broken and self._ends_at is None
 
+    def check_number(self, num_requests: int) -> None:
+        """ValueError for more requests at once than there will ever be places."""
+        num_places = self.max_rows + self.max_queue
+        if num_requests > num_places:
+            raise ValueError(f"{num_requests} continuations are asked for at once; there are {num_places} places")
+
     def submit(self, requests: Sequence[TextRequest], deliver: Deliver) -> Submission:
         """Queue all of the requests, or none. Returns at once.
 
         ValueError for a request that can not work, and for more of them than there will ever be places;
         QueueFullError and UnavailableError where another time, or another server, may do.
         """
+        self.check_number(len(requests))
         num_places = self.max_rows + self.max_queue
-        if len(requests) > num_places:
-            raise ValueError(f"{len(requests)} continuations are asked for at once; there are {num_places} places")
         for request in requests:
             self._batch.check(request)
         rows = [_Row(request, partial(deliver, number)) for number, request in enumerate(requests)]

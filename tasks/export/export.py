@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from model.config import DecoderConfig
-from tasks.atomic import new_directory, write_file, write_json
+from tasks.atomic import write_file, write_json
 from tasks.checkpoints import read_state
 from tasks.export.card import export_card
+from tasks.export.destination import check_destination, check_room, new_export
 from tasks.export.layout import generation_configuration, model_configuration
 from tasks.export.passages import PASSAGES
 from tasks.export.proof import Proof, expected, prove, require_transformers
@@ -22,7 +23,6 @@ from tasks.export.weights import MAX_FILE_BYTES, WrittenWeights, weights_bytes, 
 from tasks.tokenizer import load_tokenizer, tokenizer_hash
 
 PROOF_FILE, CARD_FILE = "proof.json", "README.md"
-_SMALL_FILES_BYTES = 64 << 20  # tokenizer, card, configurations: room to spare
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ def export_model(
 
     `reference` and `description` are its name and its card. `texts` are what it is proven on beside our own passages,
     `texts_from` says whose they are. `destination` appears with everything in it, or not at all. Raises ValueError
-    where it is there, where the checkpoint is damaged or unfinished or the tokenizer another model's, and NotTheSame
-    where the export computes anything else than the model; OSError where the disk is full.
+    where it is there, also by the end, where there is no room for it, where the checkpoint is damaged or unfinished or
+    the tokenizer another model's, and NotTheSame where the export computes anything else than the model; OSError where
+    it can't be written.
     """
     check_destination(destination)
     require_transformers()
@@ -68,7 +69,7 @@ def export_model(
     tokenizer = load_tokenizer(tokenizer_file)
     if tokenizer_hash(tokenizer_file) != state.tokenizer_sha256:
         raise ValueError(f"{tokenizer_file} is not the tokenizer that the model in {folder} was trained with")
-    _check_room(weights_bytes(folder), destination)
+    check_room(weights_bytes(folder), destination)
     shape = DecoderConfig.from_dict(state.decoder)
     num_tokens = tokenizer.get_vocab_size()
     proven_on = [*PASSAGES, *texts]
@@ -77,7 +78,7 @@ def export_model(
     if num_tokens > shape.vocab_size:
         raise ValueError(f"{tokenizer_file} has {num_tokens} tokens, the model in {folder} {shape.vocab_size} rows")
     ours = expected(folder, tokenizer, proven_on)
-    with new_directory(destination) as temporary:
+    with new_export(destination) as temporary:
         say("writing weights and tokenizer")
         weights = write_weights(folder, temporary, max_file_bytes=max_file_bytes)
         write_tokenizer(tokenizer_file, temporary, max_seq_len=shape.max_seq_len)
@@ -91,25 +92,12 @@ def export_model(
         write_file(temporary / CARD_FILE, card.encode())
         for file in temporary.iterdir():  # the safetensors library makes files that their owner alone can read
             shutil.copymode(temporary / CARD_FILE, file)
-    return Export(destination, weights, proof)
-
-
-def check_destination(destination: Path) -> None:
-    """Raise ValueError where something is at `destination`, or no folder can be made there."""
-    if destination.is_symlink() or destination.exists():
-        raise ValueError(f"{destination} is there already: name another folder for the export, or remove it")
-    there = next(parent for parent in destination.parents if parent.exists())
-    if not there.is_dir():
-        raise ValueError(f"{destination} can't be a folder: {there} is a file")
-
-
-def _check_room(num_bytes: int, destination: Path) -> None:
-    there = next(parent for parent in destination.parents if parent.exists())
-    free = shutil.disk_usage(there).free
-    if free < num_bytes + _SMALL_FILES_BYTES:
-        raise OSError(
-            errno.ENOSPC, f"the export takes {num_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free in {there}"
+        written = temporary.stat()
+    if not os.path.samestat(written, destination.stat()):  # another folder has taken the name, and keeps it
+        raise ValueError(
+            f"{destination} has come into being meanwhile: the export was thrown away; name another folder"
         )
+    return Export(destination, weights, proof)
 
 
 def _write_ordered_json(file: Path, values: dict[str, Any]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,6 +131,44 @@ def test_what_can_not_be_exported_is_said_in_one_line(
     line = user_line(refused.value)
     assert line is not None and said in line
     assert not out.exists() or harm == "folder"
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [("/proc/x", "no folder can be made in /proc ("), ("small", "MB and 3 MB are free in ")],
+)
+def test_no_place_for_it_is_said_with_what_helps(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, said: str
+) -> None:
+    if output == "small":
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3_500_000))
+    with pytest.raises(ValueError, match="--output") as refused:
+        run("--model", "known@1", "--output", str(tmp_path / output), store=store)  # an absolute one stays
+    line = user_line(refused.value)
+    assert line is not None and said in line and "--store" not in line
+
+
+def test_a_signal_to_stop_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    model = ["--model", str(checkpoint_of(store)), "--output", str(tmp_path / "models" / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from flows.cli import main; main()", "export", "--store", str(store.root), *model],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if "loading the export" in line)  # its folder is there by then
+        (unfinished,) = (tmp_path / "models").iterdir()
+        assert unfinished.name.startswith(".tmp-out-export-"), said
+        process.send_signal(signal.SIGTERM)
+        assert "interrupted" in process.stderr.read()
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert not list((tmp_path / "models").iterdir())
 
 
 def test_another_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,7 +160,9 @@ def test_health_says_model_and_rows(http: httpx.Client) -> None:
         ({"temperature": float("inf")}, "temperature: Input should be"),
         ({"top_p": 0}, "top_p: Input should be greater than 0"),
         ({"top_k": -2}, "top_k: Input"),
-        ({"repetition_penalty": 0}, "repetition_penalty: Input"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0"),
+        # counted before anything else is looked at, and so before any prompt is tokenized
+        ({"prompt": ["a"] * 100, "n": 128, "max_tokens": 10**7}, "12800 continuations are asked for at once"),
         ({"seed": 2**63}, "seed: Input"),
         ({"seed": 10**4000}, "Invalid JSON|seed: "),
         ({"stop": ["x"] * 10_000}, "there are 10000 stop strings; there may be 16"),

@@ -230,6 +230,19 @@ def test_stopping_ends_streams_and_answers_with_an_error_that_says_so(generator:
     assert b" 503 " in received["whole"] and b"the server is stopping" in received["whole"]
 
 
+def test_a_body_that_is_coming_does_not_hold_up_the_end(
+    generator: TextGenerator, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(generator) as server, closing(connected(server)) as connection:
+        connection.sendall(head("Content-Length: 100") + b'{"model"')
+        time.sleep(0.3)
+        server.server.stop()
+        assert b" 503 " in connection.recv(65536)
+        server.thread.join(5)
+        assert not server.thread.is_alive()
+    assert not caplog.records
+
+
 def test_a_server_that_stops_lets_short_answers_finish_and_takes_no_more(generator: TextGenerator) -> None:
     with running(generator, max_rows=1) as server, closing(connected(server)) as connection:
         connection.sendall(posted({**ENDLESS, "max_tokens": 300}))

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.models.utils import _enforce_params_schema
 
 from infra.served_model import Continuation
@@ -81,5 +82,8 @@ def test_prompts_are_continued_together_with_all_options(served: Continuation, g
 
 def test_what_can_not_work_is_refused(served: Continuation) -> None:
     for wrong in ({"top_p": 0.0}, {"temperature": -1.0}, {"max_new_tokens": 0}, {"stop": [""]}):
-        with pytest.raises(ValueError):
+        with pytest.raises(MlflowException) as refused:
             served.predict(None, ["The"], handed_on({"max_new_tokens": 4, **wrong}))
+        assert refused.value.get_http_status_code() == 400 and next(iter(wrong)).split("_")[0] in str(refused.value)
+    with pytest.raises(MlflowException, match="a prompt is empty"):
+        served.predict(None, ["The", ""], None)

@@ -108,3 +108,9 @@ def test_places_are_where_keys_and_values_stand() -> None:
         places = rows.places(layer, row)
         assert torch.equal(places[:2].float(), rows.keys_LRKSC[layer, row, :, 0, 0])
         assert torch.equal(places[2:].float(), rows.values_LRKSC[layer, row, :, 0, 0])
+
+
+@pytest.mark.parametrize("max_rows", [10**12, 10**17])
+def test_rows_that_no_memory_holds_are_refused(max_rows: int) -> None:
+    with pytest.raises(ValueError, match=f"a cache of {max_rows} rows of .* GB, which are not there; ask for fewer"):
+        RowCache(CONFIG, max_rows=max_rows)

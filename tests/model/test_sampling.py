@@ -154,6 +154,8 @@ def test_each_row_is_drawn_with_its_own() -> None:
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.01}, "top_p is 1.01"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+        ({"repetition_penalty": 0.0099}, "it must be from 0.01 to 100"),
+        ({"repetition_penalty": 100.1}, "it must be from 0.01 to 100"),
         ({"repetition_penalty": math.nan}, "repetition_penalty is nan"),
         ({"repetition_penalty": math.inf}, "repetition_penalty is inf"),
         ({"seed": -1}, "seed is -1"),
@@ -163,4 +165,5 @@ def test_each_row_is_drawn_with_its_own() -> None:
 def test_figures_out_of_bounds_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sampling(**({"max_new_tokens": 1} | changes))
-    Sampling(max_new_tokens=1, temperature=0.0, top_k=1, top_p=1.0, repetition_penalty=1e-3, seed=2**64 - 1)
+    Sampling(max_new_tokens=1, temperature=0.0, top_k=1, top_p=1.0, repetition_penalty=0.01, seed=2**64 - 1)
+    Sampling(max_new_tokens=1, repetition_penalty=100)

@@ -62,7 +62,7 @@ def test_a_folder_that_was_finished_elsewhere_gets_its_name_once(tmp_path: Path)
     for name in ("first", "second"):
         (tmp_path / f".tmp-{name}").mkdir()
         (tmp_path / f".tmp-{name}" / "part").write_text(name)
-        move_directory(tmp_path / f".tmp-{name}", tmp_path / "out")
+        assert move_directory(tmp_path / f".tmp-{name}", tmp_path / "out") == (name == "first")
     assert (tmp_path / "out" / "part").read_text() == "first"
     with pytest.raises(OSError, match="absent"):
         move_directory(tmp_path / ".tmp-absent", tmp_path / "other")

@@ -165,6 +165,19 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == {"step-00000002", "tokenizer.json"}
 
 
+def test_what_takes_the_name_meanwhile_stays_and_the_export_says_so(tmp_path: Path) -> None:
+    source, tokenizer = checkpoint(tmp_path, random_decoder(SHAPE))
+
+    def another(line: str) -> None:
+        if line.startswith("loading"):
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "theirs").write_text("kept")
+
+    with pytest.raises(ValueError, match="out has come into being meanwhile: the export was thrown away"):
+        export_model(source, tokenizer, tmp_path / "out", reference="some@3", say=another)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+
+
 class Usage(NamedTuple):
     total: int
     used: int
@@ -175,7 +188,7 @@ def test_too_little_room_is_refused_before_any_work(tmp_path: Path, monkeypatch:
     source, tokenizer = checkpoint(tmp_path, random_decoder(SHAPE))
     needed = (Path(source) / "model.safetensors").stat().st_size + (64 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(needed, 1, needed - 1))
-    with pytest.raises(OSError, match=r"the export takes 0\.0 GB and 0\.1 GB are free"):
+    with pytest.raises(ValueError, match=r"the export takes 67 MB and 67 MB are free in .*: make room there"):
         export_model(source, tokenizer, tmp_path / "out", reference="some@3")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(needed, 0, needed))
     export_model(source, tokenizer, tmp_path / "out", reference="some@3")
@@ -197,6 +210,20 @@ def test_nothing_is_overwritten(tmp_path: Path, kind: str) -> None:
         export_model(source, tokenizer, out, reference="some@3")
     assert kind != "file" or out.read_text() == "mine"
     assert kind != "folder" or names(out) == {"mine"}
+
+
+def test_what_came_there_meanwhile_stays_and_is_said(tmp_path: Path) -> None:
+    source, tokenizer = checkpoint(tmp_path, random_decoder(SHAPE))
+    out = tmp_path / "out"
+
+    def another(line: str) -> None:
+        if line.startswith("loading"):
+            out.mkdir()
+            (out / "theirs").write_text("theirs")
+
+    with pytest.raises(ValueError, match="has come into existence meanwhile"):
+        export_model(source, tokenizer, out, reference="some@3", say=another)
+    assert names(out) == {"theirs"} and names(tmp_path) == {"step-00000002", "tokenizer.json", "out"}
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
 """Where an export goes: a folder that is not there yet, made whole or not at all, and never over anything else.
 
-It is written beside its destination, in `.tmp-NAME-export-HEX`. While it is written its writer holds a lock (flock(2)) on
-that folder, which the system releases however the process ends: an unlocked one is what a killed export has left.
+It is written beside its destination, in `.tmp-NAME-export-HEX`. Meanwhile its writer holds a lock (flock(2)) on that
+folder, which the system releases however the process ends: an unlocked one is what a killed export has left.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import math
 import os
 import re
 import shutil
@@ -36,7 +35,7 @@ def check_destination(destination: Path) -> None:
         trial.rmdir()
         why = ""
     except OSError as error:
-        why = error.strerror
+        why = error.strerror or str(error)
     if why:  # not raised from the error: as far as that goes, no store's disk is full
         raise ValueError(f"no folder can be made in {there} ({why}): name another --output")
 
@@ -47,8 +46,8 @@ def check_room(weights_bytes: int, destination: Path) -> None:
     needed_bytes, free_bytes = weights_bytes + _SMALL_FILES_BYTES, shutil.disk_usage(there).free
     if free_bytes < needed_bytes:
         raise ValueError(
-            f"the export takes {math.ceil(needed_bytes / 1e6):,} MB and {math.floor(free_bytes / 1e6):,} MB are free"
-            f" in {there}: free some space, or name another --output"
+            f"the export takes {needed_bytes / 1e6:,.0f} MB and {free_bytes / 1e6:,.0f} MB are free"
+            f" in {there}: make room there, or name another --output"
         )
 
 
@@ -66,7 +65,7 @@ def new_export(destination: Path) -> Iterator[Path]:
         yield temporary
         if _is_there(destination) or not _moved(temporary, destination):
             raise ValueError(
-                f"{destination} has come into existence meanwhile: name another folder for the export, or remove it"
+                f"{destination} has come into being meanwhile: the export was thrown away; name another folder"
             )
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

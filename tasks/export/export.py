@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,11 +91,6 @@ def export_model(
         write_file(temporary / CARD_FILE, card.encode())
         for file in temporary.iterdir():  # the safetensors library makes files that their owner alone can read
             shutil.copymode(temporary / CARD_FILE, file)
-        written = temporary.stat()
-    if not os.path.samestat(written, destination.stat()):  # another folder has taken the name, and keeps it
-        raise ValueError(
-            f"{destination} has come into being meanwhile: the export was thrown away; name another folder"
-        )
     return Export(destination, weights, proof)
 
 

@@ -142,7 +142,7 @@ def test_no_place_for_it_is_said_with_what_helps(
 ) -> None:
     if output == "small":
         usage = shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3_500_000))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3_000_000))
     with pytest.raises(ValueError, match="--output") as refused:
         run("--model", "known@1", "--output", str(tmp_path / output), store=store)  # an absolute one stays
     line = user_line(refused.value)

@@ -70,7 +70,7 @@ def test_what_no_export_to_this_place_has_made_stays(tmp_path: Path) -> None:
 )
 def test_what_comes_there_meanwhile_is_not_replaced(tmp_path: Path, make: Callable[[Path], object]) -> None:
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match="out has come into existence meanwhile"), new_export(out) as temporary:
+    with pytest.raises(ValueError, match="out has come into being meanwhile"), new_export(out) as temporary:
         (temporary / "weights").write_text("ours")
         make(out)
     assert names(tmp_path) == {"out"} and not (out / "weights").exists()

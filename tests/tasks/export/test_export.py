@@ -212,20 +212,6 @@ def test_nothing_is_overwritten(tmp_path: Path, kind: str) -> None:
     assert kind != "folder" or names(out) == {"mine"}
 
 
-def test_what_came_there_meanwhile_stays_and_is_said(tmp_path: Path) -> None:
-    source, tokenizer = checkpoint(tmp_path, random_decoder(SHAPE))
-    out = tmp_path / "out"
-
-    def another(line: str) -> None:
-        if line.startswith("loading"):
-            out.mkdir()
-            (out / "theirs").write_text("theirs")
-
-    with pytest.raises(ValueError, match="has come into existence meanwhile"):
-        export_model(source, tokenizer, out, reference="some@3", say=another)
-    assert names(out) == {"theirs"} and names(tmp_path) == {"step-00000002", "tokenizer.json", "out"}
-
-
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     source, tokenizer = checkpoint(tmp_path, random_decoder(SHAPE))
     with pytest.raises(ValueError, match=r"can't be a folder: .*tokenizer\.json is a file"):

@@ -168,11 +168,11 @@ class CompletionService:
 
     def _hand_out(self, piece: Piece) -> None:
         row = self._running[piece.row_id]
-        if not row.cancelled:
-            row.deliver(piece)
-        if piece.ended:
+        if piece.ended:  # before it is told: who asks again at once finds the place free
             with self._changed:
                 del self._running[piece.row_id]
+        if not row.cancelled:
+            row.deliver(piece)
 
     def _end_all(self, why: str) -> None:
         with self._changed:

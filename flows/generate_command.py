@@ -98,6 +98,8 @@ def _chosen(options: argparse.Namespace) -> Options:
 def _prompts(options: argparse.Namespace) -> list[str]:
     """Those of the options and the file, else standard input as one."""
     prompts = [_utf8(prompt.encode("utf-8", "surrogateescape"), "--prompt") for prompt in options.prompt]
+    if options.prompts_file and not options.prompts_file.is_file():
+        raise ValueError(f"there is no file {options.prompts_file}: name one with a prompt a line")
     if options.prompts_file:
         lines = _utf8(options.prompts_file.read_bytes(), str(options.prompts_file)).split("\n")
         prompts += [line.removesuffix("\r") for line in lines if line.strip()]

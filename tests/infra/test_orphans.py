@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -92,10 +91,13 @@ class Processes:
         if not program.exists():
             shutil.copyfile(str(shutil.which("bash")), program)
             program.chmod(0o755)
-        script = f"{'trap : TERM; ' if deaf else ''}echo ready; while :; do sleep .1; done"
+        # No command but the shell's own: between fork and exec a child has its parent's name. It ends with its pipe.
+        wait = "while read -t 60 || (( $? > 128 )); do :; done"
+        script = f"{'trap : TERM; ' if deaf else ''}echo ready; {wait}"
         with (log or Path(os.devnull)).open("ab") as opened:
             process = subprocess.Popen(
                 [str(program), "-c", script],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=opened,
                 env={**os.environ, "TOKENMILL_STORE": str(store.root)} | variables,
@@ -115,13 +117,11 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     yield started
     for process in started.all:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
         process.wait()
-
-
-def workers(actions: list[Action]) -> set[str]:
-    """Without the children of the shells that stand for workers."""
-    return {name for name in names(actions) if name.startswith("worker")}
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 def names(actions: list[Action]) -> set[str]:
@@ -135,9 +135,9 @@ def test_workers_of_a_dead_driver_are_ended_also_where_they_do_not_listen(
     worker, deaf = processes.start(store, log), processes.start(store, log, deaf=True)
     assert end_forgotten_processes(store, min_age_s=HOUR_S, dry_run=False) == []  # too young
     found = end_forgotten_processes(store, min_age_s=0, dry_run=True)
-    assert workers(found) == {f"worker ({worker})", f"worker ({deaf})"}
+    assert names(found) == {f"worker ({worker})", f"worker ({deaf})"}
     assert processes.alive(worker) and processes.alive(deaf)
-    assert workers(end_forgotten_processes(store, min_age_s=0, dry_run=False)) == workers(found)
+    assert names(end_forgotten_processes(store, min_age_s=0, dry_run=False)) == names(found)
     assert not processes.alive(worker) and not processes.alive(deaf)
 
 
@@ -161,7 +161,7 @@ def test_a_process_id_that_was_given_to_another_process_is_no_driver(
     folder = session(ray_folder, later)
     worker = processes.start(store, folder / "logs" / "worker.out")
     aged(folder, HOUR_S)  # made before the process that has the id now
-    assert workers(end_forgotten_processes(store, min_age_s=0, dry_run=False)) == {f"worker ({worker})"}
+    assert names(end_forgotten_processes(store, min_age_s=0, dry_run=False)) == {f"worker ({worker})"}
     assert processes.alive(later)
 
 

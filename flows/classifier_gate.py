@@ -12,7 +12,7 @@ from tasks.classifiers.gate import GateRows, GateRules, Scored, Verdict, judge
 from tasks.classifiers.measured import HeldOut, score_texts
 from tasks.classifiers.scores import BoolArray, FloatArray
 from tasks.classifiers.slices import slice_masks
-from tasks.filters.toxicity import AGGREGATIONS
+from tasks.filters.piece_classifier import AGGREGATIONS
 
 
 def judged(

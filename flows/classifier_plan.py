@@ -19,7 +19,7 @@ from tasks.classifiers.parts import check_labelled
 from tasks.classifiers.search import Budget, Settings
 from tasks.classifiers.table_rows import find_files
 from tasks.classifiers.train import ClassifierTraining
-from tasks.filters.toxicity import AGGREGATIONS
+from tasks.filters.piece_classifier import AGGREGATIONS
 from tasks.manifest import fingerprint
 from tasks.store import Store
 

@@ -44,7 +44,7 @@ from tasks.classifiers.search import STAGE as TRIALS
 from tasks.classifiers.slices import slice_figures
 from tasks.classifiers.train import TrainedClassifier
 from tasks.classifiers.train import train_classifier as train
-from tasks.filters.toxicity import AGGREGATIONS
+from tasks.filters.piece_classifier import AGGREGATIONS
 
 
 @flow(name="train_classifier", flow_run_name="train classifier {parameters.name}", persist_result=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,3 +49,7 @@ class Rule(Configuration):
     def build(self) -> Callable[[Document], Decision]:
         """Load what the rule needs (models, word lists) once, and return the function that decides."""
         raise TypeError(f"{type(self).__name__} does not implement build()")
+
+    def build_batch(self) -> Callable[[Sequence[Document]], list[Decision]] | None:
+        """What `build` returns, for many documents at once; None where that is no faster than one after another."""
+        return None

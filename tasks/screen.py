@@ -9,16 +9,16 @@ The rules that it applies are imported by their own stages alone: a changed rule
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from tasks.document import QUARANTINE_REASONS, Decision, Document, Drop, Keep, Rewrite, ShardReport
+from tasks.document import QUARANTINE_REASONS, Decision, Document, Drop, Rewrite, ShardReport
 from tasks.model_files import models_in
 from tasks.rule import Rule
-from tasks.tables import EDITS, LEDGER, TEXTS, TableWriter, clean, document_of, read_rows, text_row
+from tasks.tables import EDITS, LEDGER, TEXTS, TableWriter, clean, document_of, read_row_groups, read_rows, text_row
 
 if TYPE_CHECKING:
     from tasks.language import LanguageRule
@@ -119,14 +119,28 @@ class ShardOutput:
             writer.__exit__(kind, error, trace)
 
 
+Decide = Callable[[Document], Decision]
+DecideBatch = Callable[[Sequence[Document]], list[Decision]]
+
+
 @functools.lru_cache(maxsize=64)
-def _built(kind: type[Rule], configuration: str) -> Callable[[Document], Decision]:
+def _built(kind: type[Rule], configuration: str) -> Decide:
     return kind.model_validate_json(configuration).build()
 
 
-def built(rule: Rule) -> Callable[[Document], Decision]:
+@functools.lru_cache(maxsize=64)
+def _built_batch(kind: type[Rule], configuration: str) -> DecideBatch | None:
+    return kind.model_validate_json(configuration).build_batch()
+
+
+def built(rule: Rule) -> Decide:
     """The rule's function, built once for each process: models and lists are loaded once."""
     return _built(type(rule), rule.model_dump_json())
+
+
+def built_batch(rule: Rule) -> DecideBatch | None:
+    """The rule's function on many documents, likewise; None where it has none."""
+    return _built_batch(type(rule), rule.model_dump_json())
 
 
 def language_shard(shard: Path, directory: Path, *, language: LanguageRule, models: Path | None = None) -> ShardReport:
@@ -156,21 +170,71 @@ def rules_shard(
         return text
 
     with models_in(models), ShardOutput(directory, stage, hide) as output:
-        steps = [(str(getattr(rule, "kind", type(rule).__name__)), built(rule)) for rule in rules]
-        for row in read_rows(shard / DOCUMENTS_FILE):
-            document = document_of(row)
-            verdict: Decision = Keep()
-            for name, step in steps:
-                verdict = step(document)
-                if isinstance(verdict, Rewrite):
-                    output.edit(document, name, verdict)
-                    document = replace(document, text=clean(verdict.text))
-                    if not document.text.strip():
-                        verdict = Drop("empty", detail=f"nothing left after {name}")
-                if isinstance(verdict, Drop):
-                    break
-            if isinstance(verdict, Drop):
-                output.drop(document, verdict)
-            else:
-                output.keep(document)
+        apply_rules = _applied(rules)
+        for rows in read_row_groups(shard / DOCUMENTS_FILE):
+            ways = [_Way(document_of(row)) for row in rows]
+            apply_rules(ways)
+            for way in ways:
+                for name, before, rewrite in way.rewrites:
+                    output.edit(before, name, rewrite)
+                if way.drop is None:
+                    output.keep(way.document)
+                else:
+                    output.drop(way.document, way.drop)
         return output.report()
+
+
+@dataclass
+class _Way:
+    """A document on its way through the rules of a stage."""
+
+    document: Document
+    drop: Drop | None = None
+    """Ends the way."""
+    rewrites: list[tuple[str, Document, Rewrite]] = field(default_factory=list)
+    """Each with its rule's kind, and the document as it was before."""
+
+    def take(self, kind: str, decision: Decision) -> None:
+        if isinstance(decision, Rewrite):
+            self.rewrites.append((kind, self.document, decision))
+            self.document = replace(self.document, text=clean(decision.text))
+            if not self.document.text.strip():
+                decision = Drop("empty", detail=f"nothing left after {kind}")
+        if isinstance(decision, Drop):
+            self.drop = decision
+
+
+def _applied(rules: Sequence[Rule]) -> Callable[[Sequence[_Way]], None]:
+    """All rules in order. Those that decide one by one follow each other for each document, whose features they share;
+    one that decides many at once is given all that are left."""
+    parts: list[Callable[[Sequence[_Way]], None]] = []
+    alone: list[tuple[str, Decide]] = []
+    for rule in rules:
+        kind = str(getattr(rule, "kind", type(rule).__name__))
+        decide_batch = built_batch(rule)
+        if decide_batch is not None:
+            parts.append(functools.partial(_take_at_once, kind, decide_batch))
+            alone = []
+            continue
+        if not alone:
+            parts.append(functools.partial(_take_one_by_one, alone))
+        alone.append((kind, built(rule)))
+
+    def apply(ways: Sequence[_Way]) -> None:
+        for part in parts:
+            part([way for way in ways if way.drop is None])
+
+    return apply
+
+
+def _take_at_once(kind: str, decide: DecideBatch, ways: Sequence[_Way]) -> None:
+    for way, decision in zip(ways, decide([way.document for way in ways]), strict=True):
+        way.take(kind, decision)
+
+
+def _take_one_by_one(steps: Sequence[tuple[str, Decide]], ways: Sequence[_Way]) -> None:
+    for way in ways:
+        for kind, decide in steps:
+            way.take(kind, decide(way.document))
+            if way.drop is not None:
+                break

@@ -191,9 +191,18 @@ def write_rows(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]])
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet file, a row group at a time."""
+    for rows in read_row_groups(path, columns):
+        yield from rows
+
+
+def read_row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[list[dict[str, Any]]]:
+    """The row groups of a Parquet file, each as its rows.
+
+    On this thread alone: a worker has one core, and to wake others costs more than a group of rows has to read.
+    """
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
-            yield from file.read_row_group(group, columns=columns).to_pylist()
+            yield file.read_row_group(group, columns=columns, use_threads=False).to_pylist()
 
 
 def record_row(record: Record) -> dict[str, Any]:

@@ -41,6 +41,9 @@ _HELD = b"\x01"  # stands for an inner mark while the others are set apart; ther
 _OPENS, _CLOSES = b"\x01", b"\x02"  # around a mark of a run while runs are joined
 _OTHER_MARKS = tuple((mark.encode(), f" {mark} ".encode()) for mark in sorted(set(string.punctuation) - set("'*$!?_")))
 
+_TEXTS_A_PASS = 128
+"""What many pages hold of odd characters, each of which costs a pass, every page would pay for."""
+
 _CONTROLS = bytes(range(32)).replace(b"\n", b"") + b"\x7f"
 _ASCII = bytes.maketrans(
     string.ascii_uppercase.encode() + b"123456789" + _CONTROLS,
@@ -51,7 +54,7 @@ _ALL_ASCII = bytes(range(128))
 
 def normalised(name: str, texts: Sequence[str]) -> list[str]:
     """Each text as the normaliser `name` writes it: as `[NORMALISERS[name](text) for text in texts]`, but faster."""
-    lines = b"".join(_MANY[name](texts))
+    lines = b"".join(_lines(name, texts))
     if name in _WITH_RUNS:
         lines = _SPACES.sub(b" ", lines)
     return [line.strip(" ") for line in lines.decode().split("\n")[:-1]]
@@ -62,7 +65,12 @@ def model_lines(name: str, texts: Sequence[str]) -> list[bytes]:
 
     Of a text of which nothing is left the line is white space alone.
     """
-    return _MANY[name](texts)
+    return _lines(name, texts)
+
+
+def _lines(name: str, texts: Sequence[str]) -> list[bytes]:
+    starts = range(0, len(texts), _TEXTS_A_PASS)
+    return [line for start in starts for line in _MANY[name](texts[start : start + _TEXTS_A_PASS])]
 
 
 def _words_and_marks(texts: Sequence[str]) -> list[bytes]:

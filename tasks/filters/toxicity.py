@@ -1,18 +1,9 @@
-"""Toxic text, found by a small fastText classifier that reads piece by piece.
-
-A document is as toxic as its most toxic piece that reads as a sentence, a piece being a line or a sentence, few words
-read together with what follows. A mean over the document cannot find one sentence on a long page, and one of the two
-highest pieces, or of neighbours, needs two; noisy or, with its many small chances, finds next to nothing at the same
-number of false alarms. The embedded classifier's figures are in `tasks/classifiers/embedded/toxicity/card.md`.
-
-A toxicity is a probability, moved so that .5 is the threshold of the classifier that gave it, whichever it is. So the
-limit of a recipe means as much with another classifier, where a probability would not.
-"""
+"""The rule that drops a document with a toxic piece, or takes its toxic pieces out."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -26,126 +17,13 @@ from tasks.classifiers.calibration import Calibration
 from tasks.classifiers.fast_text import load_fast_text
 from tasks.classifiers.normalise import model_lines
 from tasks.document import Decision, Document, Drop, Edit, Keep, Rewrite
-from tasks.filters.toxicity_pieces import (
-    Piece,
-    may_read_as_english,
-    reads_as_english,
-    removal_edits,
-    split_into_pieces,
-)
+from tasks.filters.piece_classifier import JUDGED, PieceClassifier, Predicted
+from tasks.filters.toxicity_pieces import removal_edits
 from tasks.formatters.edits import apply_edits
 from tasks.model_files import ModelName, model_files, model_path
 from tasks.text_features import TextFeatures
 
 EMBEDDED = "toxicity"
-
-Probabilities = Callable[[Sequence[str]], list[float]]
-Judged = Callable[[str], bool]
-"""Whether the score of a piece counts."""
-MayBeJudged = Callable[[Sequence[str]], list[bool]]
-"""Of each piece whether its score may count: False only where it does not."""
-
-
-def highest_piece(probabilities: Probabilities, text: str) -> float:
-    """The probability of the document's most toxic piece; 0 without a piece."""
-    return _highest(probabilities, text, _any_piece)
-
-
-def highest_english_sentence(probabilities: Probabilities, text: str) -> float:
-    """The probability of the most toxic of the pieces that read as English sentences; 0 where none does."""
-    return _highest(probabilities, text, reads_as_english)
-
-
-AGGREGATIONS: Mapping[str, Callable[[Probabilities, str], float]] = {
-    "highest_piece": highest_piece,
-    "highest_english_sentence": highest_english_sentence,
-}
-"""How the probabilities of a document's pieces make its own, by the names that `classifier.json` gives them."""
-
-
-def _any_piece(piece: str) -> bool:
-    return True
-
-
-def _all_pieces(pieces: Sequence[str]) -> list[bool]:
-    return [True] * len(pieces)
-
-
-_JUDGED: Mapping[str, tuple[Judged, MayBeJudged]] = {
-    "highest_piece": (_any_piece, _all_pieces),
-    "highest_english_sentence": (reads_as_english, may_read_as_english),
-}
-
-
-def _highest(probabilities: Probabilities, text: str, judged: Judged) -> float:
-    pieces = [text[start:end] for start, end in split_into_pieces(text)]
-    scores = probabilities(pieces)
-    place = _place_of_highest(judged, pieces, scores)
-    return 0.0 if place is None else scores[place]
-
-
-def _place_of_highest(judged: Judged, pieces: Sequence[str], scores: Sequence[float]) -> int | None:
-    """The place of the highest score that counts, of equal ones the first; None where none does."""
-    if not pieces:
-        return None
-    first = scores.index(max(scores))  # mostly this one: looked at before all others are put in order
-    if judged(pieces[first]):
-        return first
-    places = sorted(range(len(pieces)), key=scores.__getitem__, reverse=True)
-    return next((place for place in places if judged(pieces[place])), None)
-
-
-@dataclass(frozen=True)
-class PieceClassifier:
-    """What the rule needs of a classifier."""
-
-    raw_probabilities: Callable[[Sequence[str]], list[float]]
-    calibration: Calibration
-    threshold: float
-    """On the calibrated probability."""
-    judged: Judged
-    may_be_judged: MayBeJudged
-    """Only these are predicted."""
-    languages: tuple[str, ...]
-    """Those it has been trained on; none: nothing is known."""
-
-    def reads(self, language: str) -> bool:
-        """Whether its scores mean something; they do where the language is not known."""
-        return not (language and self.languages) or language in self.languages
-
-    def toxic_pieces(self, text: str, pieces: Sequence[Piece], max_toxicity: float) -> list[bool]:
-        """Of each piece whether its toxicity is above the limit. All are asked at once."""
-        places, texts, raw = self._predicted(text, pieces)
-        is_toxic = [False] * len(pieces)
-        for place, piece, probability in zip(places, texts, raw, strict=True):
-            is_toxic[place] = self.toxicity(probability) > max_toxicity and self.judged(piece)
-        return is_toxic
-
-    def worst(self, text: str) -> tuple[float, str]:
-        """The highest toxicity of a piece, and that piece; 0 and nothing for a text without pieces."""
-        pieces = split_into_pieces(text)
-        places, texts, raw = self._predicted(text, pieces)
-        place = _place_of_highest(self.judged, texts, raw)  # toxicity rises with it: of one it has to be computed
-        if place is None:
-            return 0.0, ""
-        start, end = pieces[places[place]]
-        return self.toxicity(raw[place]), text[start:end]
-
-    def _predicted(self, text: str, pieces: Sequence[Piece]) -> tuple[list[int], list[str], list[float]]:
-        """Which pieces may count, each in one line, and what the model gives them."""
-        in_one_line = text.replace("\n", " ")
-        lines = [in_one_line[start:end] for start, end in pieces]
-        may_be_judged = self.may_be_judged(lines)
-        texts = list(compress(lines, may_be_judged))
-        return list(compress(range(len(lines)), may_be_judged)), texts, self.raw_probabilities(texts)
-
-    def toxicity(self, raw_probability: float) -> float:
-        """The calibrated probability, its odds divided by the threshold's: above .5 where it is above the threshold."""
-        probability = self.calibration.probability(raw_probability)
-        toxic, ordinary = probability * (1.0 - self.threshold), self.threshold * (1.0 - probability)
-        if not toxic + ordinary:
-            return 0.5  # both are 0, or both are 1: on the threshold
-        return toxic / (toxic + ordinary)
 
 
 @dataclass(frozen=True)
@@ -203,19 +81,26 @@ class Toxicity(CheckedRule):
     def checks(self) -> tuple[Check, ...]:
         """Raises ValueError where the model is missing, or is none for pieces of text."""
         if self.action == "remove_spans":
-            removal = self._removal()
+            removals = self._removals()
 
             def removed_fraction(features: TextFeatures) -> float | None:
-                found = removal(features.document)
+                [found] = removals([features.document])
                 return found.fraction if found else None
 
             title = "characters in toxic pieces, of all"
             return (Check("toxic_share", "max_removed_fraction", "above", removed_fraction, title),)
         classifier = self._classifier()
+        known: dict[TextFeatures, tuple[float, str]] = {}
 
-        @functools.lru_cache(maxsize=1)
+        def prepare(batch: Sequence[TextFeatures]) -> None:
+            read = [features for features in batch if classifier.reads(features.document.language)]
+            known.clear()
+            known.update(zip(read, classifier.worst([features.text for features in read]), strict=True))
+
         def worst(features: TextFeatures) -> tuple[float, str]:
-            return classifier.worst(features.text)
+            if features not in known:
+                prepare([features])
+            return known[features]
 
         def toxicity(features: TextFeatures) -> float | None:
             return worst(features)[0] if classifier.reads(features.document.language) else None
@@ -223,32 +108,43 @@ class Toxicity(CheckedRule):
         def worst_piece(features: TextFeatures) -> str:
             return worst(features)[1]
 
-        return (Check("toxic", "max_toxicity", "above", toxicity, "toxicity of the worst piece", worst_piece),)
+        title = "toxicity of the worst piece"
+        return (Check("toxic", "max_toxicity", "above", toxicity, title, worst_piece, prepare),)
 
     def build(self) -> Callable[[Document], Decision]:
         if self.action == "drop":
             return super().build()
-        removal = self._removal()
+        decide = self._removing()
+        return lambda document: decide([document])[0]
 
-        def decide(document: Document) -> Decision:
-            if not document.text.strip():
-                return Drop("empty")
-            found = removal(document)
-            if found is None or not found.edits:
-                return Keep()
-            return self._drop(found) or Rewrite(found.text, found.edits)
+    def build_batch(self) -> Callable[[Sequence[Document]], list[Decision]] | None:
+        return super().build_batch() if self.action == "drop" else self._removing()
+
+    def _removing(self) -> Callable[[Sequence[Document]], list[Decision]]:
+        removals = self._removals()
+
+        def decide(documents: Sequence[Document]) -> list[Decision]:
+            found = removals(documents)
+            return [self._decision(*each) for each in zip(documents, found, strict=True)]
 
         return decide
+
+    def _decision(self, document: Document, removal: Removal | None) -> Decision:
+        if not document.text.strip():
+            return Drop("empty")
+        if removal is None or not removal.edits:
+            return Keep()
+        return self._drop(removal) or Rewrite(removal.text, removal.edits)
 
     def build_score(self) -> Callable[[Document], Score]:
         if self.action == "drop":
             return super().build_score()
-        removal = self._removal()
+        removals = self._removals()
 
         def score(document: Document) -> Score:
             if not document.text.strip():
                 return Score(document.text, (None,), Drop("empty"))
-            found = removal(document)
+            [found] = removals([document])
             if found is None:
                 return Score(document.text, (None,), None)
             return Score(found.text, (found.fraction,), self._drop(found))
@@ -260,21 +156,16 @@ class Toxicity(CheckedRule):
             return Drop("toxic_share", removal.fraction, self.max_removed_fraction)
         return None if removal.text.strip() else Drop("empty")
 
-    def _removal(self) -> Callable[[Document], Removal | None]:
-        """What is taken out of a document; None for one in a language that the classifier does not read."""
+    def _removals(self) -> Callable[[Sequence[Document]], list[Removal | None]]:
+        """What is taken out of each document; None for one in a language that the classifier does not read."""
         classifier = self._classifier()
 
-        def removal(document: Document) -> Removal | None:
-            if not classifier.reads(document.language):
-                return None
-            pieces = split_into_pieces(document.text)
-            is_toxic = classifier.toxic_pieces(document.text, pieces, self.max_toxicity)
-            edits = removal_edits(document.text, pieces, is_toxic)
-            num_chars = sum(end - start for start, end in pieces)
-            num_toxic = sum(end - start for (start, end), toxic in zip(pieces, is_toxic, strict=True) if toxic)
-            return Removal(apply_edits(document.text, edits), edits, num_toxic / num_chars if num_chars else 0.0)
+        def removals(documents: Sequence[Document]) -> list[Removal | None]:
+            is_read = [classifier.reads(document.language) for document in documents]
+            predicted = iter(classifier.predict([document.text for document in compress(documents, is_read)]))
+            return [_removal(classifier, next(predicted), self.max_toxicity) if read else None for read in is_read]
 
-        return removal
+        return removals
 
     def _classifier(self) -> PieceClassifier:
         path = model_path(self.model, embedded(EMBEDDED))
@@ -284,20 +175,29 @@ class Toxicity(CheckedRule):
         if self.label:
             raise ValueError(f"toxicity.label={self.label!r} is for a model that is one file; {path} names its own")
         classifier = bundle.classifier
-        if classifier.aggregation not in _JUDGED:
+        if classifier.aggregation not in JUDGED:
             how = classifier.aggregation or "none, for whole documents"
             raise ValueError(
                 f"the classifier {classifier.name} in {path} has the aggregation {how}, but the toxicity rule knows"
-                f" {', '.join(_JUDGED)}: train it with --unit piece --aggregation {list(_JUDGED)[-1]}"
+                f" {', '.join(JUDGED)}: train it with --unit piece --aggregation {list(JUDGED)[-1]}"
             )
         assert bundle.model  # a model whose labels are others than the bundle says ends here, before any work
         return PieceClassifier(
             bundle.raw_probabilities,
             classifier.calibration,
             classifier.threshold,
-            *_JUDGED[classifier.aggregation],
+            *JUDGED[classifier.aggregation],
             classifier.languages,
         )
+
+
+def _removal(classifier: PieceClassifier, predicted: Predicted, max_toxicity: float) -> Removal:
+    text, pieces = predicted.text, predicted.pieces
+    is_toxic = classifier.toxic_pieces(predicted, max_toxicity)
+    edits = removal_edits(text, pieces, is_toxic)
+    num_chars = sum(end - start for start, end in pieces)
+    num_toxic = sum(end - start for start, end in compress(pieces, is_toxic))
+    return Removal(apply_edits(text, edits), edits, num_toxic / num_chars if num_chars else 0.0)
 
 
 def _single_file(path: Path, model: str, label: str) -> PieceClassifier:
@@ -309,7 +209,7 @@ def _single_file(path: Path, model: str, label: str) -> PieceClassifier:
             " (--set toxicity.label=...)"
         )
     return PieceClassifier(
-        functools.partial(_probabilities, path, label), Calibration(), 0.5, _any_piece, _all_pieces, ()
+        functools.partial(_probabilities, path, label), Calibration(), 0.5, *JUDGED["highest_piece"], ()
     )
 
 

@@ -33,7 +33,7 @@ from tasks.classifiers.labelled import BackgroundSource, Example, LabelledSource
 from tasks.classifiers.parts import divide
 from tasks.classifiers.search import Budget, Settings, best, search
 from tasks.classifiers.train import ClassifierTraining, _make, _try
-from tasks.filters.toxicity import highest_english_sentence
+from tasks.filters.piece_classifier import highest_english_sentence
 from tasks.filters.toxicity_pieces import split_into_pieces
 from tests.benchmarks import toxicity_texts as texts
 from tests.data.toxicity_negatives import NEGATIVES

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -16,6 +17,7 @@ from tasks.filters.gopher_repetition import GopherRepetition
 from tasks.filters.toxicity import Toxicity
 from tasks.formatters.c4_lines import C4Lines
 from tasks.rule import Rule
+from tasks.text_features import TextFeatures
 
 RULES: list[CheckedRule] = [GopherQuality(), GopherRepetition(), FineWebQuality(), C4Lines()]
 by_rule = pytest.mark.parametrize("rule", RULES, ids=[rule.kind for rule in RULES])
@@ -54,6 +56,30 @@ def test_a_figure_at_the_limit_is_kept(text: str, expected: Drop | Keep, documen
     score = Length().build_score()(document(text))
     assert score.drop == (expected if isinstance(expected, Drop) else None)
     assert score.text == text
+
+
+class Prepared(Length):
+    """The same, and remembers what it is to prepare."""
+
+    def checks(self) -> tuple[Check, ...]:
+        def prepare(batch: Sequence[TextFeatures]) -> None:
+            PREPARED.append([features.text for features in batch])
+
+        first, second = super().checks()
+        return first, replace(second, prepare=prepare)
+
+
+PREPARED: list[list[str]] = []
+
+
+def test_a_batch_is_prepared_and_decided_as_each_alone(document: Callable[[str], Document]) -> None:
+    assert Length().build_batch() is None
+    documents = [document(text) for text in ("ab", "abc", " ", "abcdef", "?bcdefgh")]
+    decide_batch = Prepared().build_batch()
+    assert decide_batch is not None
+    PREPARED.clear()
+    assert decide_batch(documents) == [Length().build()(each) for each in documents]
+    assert PREPARED == [["ab", "abc", "abcdef", "?bcdefgh"]]
 
 
 def test_a_score_has_every_figure(document: Callable[[str], Document]) -> None:

@@ -108,6 +108,7 @@ def test_plain_line() -> None:
 @given(texts=st.lists(TEXTS, max_size=5))
 @example(texts=["a\n", "\n", "", "b &#10; c"])
 @example(texts=["____label____label__", "x\x00</s>", "</s", ">"])
+@example(texts=[f"Line {number}, é\u0301“" for number in range(300)])  # more than one pass takes
 def test_many_at_once_are_each_alone_and_fit_for_fasttext(name: str, texts: list[str]) -> None:
     lines = normalised(name, texts)
     assert lines == [NORMALISERS[name](text) for text in texts]

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.classifiers.bundle import Bundle, embedded, load_bundle, save_bundle
-from tasks.classifiers.calibration import Calibration
 from tasks.classifiers.fast_text import FastTextTraining, train_fast_text
 from tasks.document import Document, Drop, Keep, Rewrite
-from tasks.filters.toxicity import (
-    AGGREGATIONS,
-    PieceClassifier,
-    Toxicity,
-    highest_english_sentence,
-    highest_piece,
-)
-from tasks.filters.toxicity_pieces import may_read_as_english, reads_as_english, split_into_pieces
+from tasks.filters.piece_classifier import AGGREGATIONS
+from tasks.filters.toxicity import Toxicity
+from tasks.filters.toxicity_pieces import split_into_pieces
 from tasks.formatters.edits import apply_edits
 from tasks.model_files import CLASSIFIER_FILE, models_in
 from tests.benchmarks import toxicity_texts
@@ -48,17 +42,6 @@ def test_one_insult_on_a_long_page_is_found(document: Callable[[str], Document])
     assert (decision.reason, decision.threshold, decision.detail) == ("toxic", 0.5, INSULT)
 
 
-def test_half_is_the_threshold_of_the_classifier(bundle: Bundle) -> None:
-    threshold = bundle.classifier.threshold
-    english = (reads_as_english, may_read_as_english)
-    identity = PieceClassifier(bundle.raw_probabilities, Calibration(), threshold, *english, ())
-    assert identity.toxicity(threshold) == pytest.approx(0.5)
-    assert identity.toxicity(threshold + 1e-6) > 0.5 > identity.toxicity(threshold - 1e-6)
-    assert identity.toxicity(0.0) < 0.01 < 0.99 < identity.toxicity(1.0)
-    sure = PieceClassifier(bundle.raw_probabilities, Calibration(slope=5.0), 1.0, *english, ())
-    assert sure.toxicity(1.0) == 0.5 > sure.toxicity(0.9)
-
-
 def test_the_rule_agrees_with_the_aggregation(bundle: Bundle, document: Callable[[str], Document]) -> None:
     """What chose the threshold, in training, is what the rule computes."""
     score = AGGREGATIONS[bundle.classifier.aggregation]
@@ -67,35 +50,6 @@ def test_the_rule_agrees_with_the_aggregation(bundle: Bundle, document: Callable
         above = score(bundle.probabilities, text) > bundle.classifier.threshold
         assert (toxicity(text)[0] > 0.5) == above
         assert (Toxicity().build()(document(text)) != Keep()) == above
-
-
-def test_only_pieces_that_may_count_are_predicted() -> None:
-    asked: list[str] = []
-
-    def raw_probabilities(texts: Sequence[str]) -> list[float]:
-        asked.extend(texts)
-        return [0.9] * len(texts)
-
-    classifier = PieceClassifier(raw_probabilities, Calibration(), 0.5, reads_as_english, may_read_as_english, ())
-    few = "What an idiot\n!"  # read together, and shown as it stands
-    text = f"kill dumb_buffer idiom garbage\n{few}\nboats and oars here"
-    toxicity, piece = classifier.worst(text)
-    assert (toxicity, piece) == (classifier.toxicity(0.9), few)
-    assert asked == ["What an idiot !"]
-    assert classifier.toxic_pieces(text, split_into_pieces(text), 0.5) == [False, True, False]
-    assert classifier.worst("kill dumb_buffer idiom garbage") == (0.0, "")
-
-
-def test_aggregations() -> None:
-    scores = {INSULT: 0.7, CALM: 0.2, "kill dumb_buffer idiom garbage": 0.9}
-    text = "\n".join(scores)
-
-    def probabilities(pieces: Sequence[str]) -> list[float]:
-        return [scores[piece] for piece in pieces]
-
-    assert highest_piece(probabilities, text) == 0.9
-    assert highest_english_sentence(probabilities, text) == 0.7
-    assert highest_piece(probabilities, " \n") == highest_english_sentence(probabilities, "") == 0.0
 
 
 def test_boundary(document: Callable[[str], Document]) -> None:
@@ -138,6 +92,29 @@ def test_other_languages_pass(action: str, document: Callable[..., Document]) ->
     assert isinstance(rule.build()(document(INSULT, language="en")), Drop)
     assert rule.build()(document(INSULT, language="de")) == Keep()
     assert rule.build_score()(document(INSULT, language="de")).figures == (None,)
+
+
+@pytest.mark.parametrize("action", ["drop", "remove_spans"])
+def test_many_at_once_are_decided_as_each_alone(
+    action: str, document: Callable[..., Document], page_texts: list[str]
+) -> None:
+    rule = Toxicity.model_validate({"action": action})
+    planted = [f"{text}\n{INSULT}" for text in page_texts[:60:4]]
+    documents = [
+        *(
+            document(text, language=language)
+            for text in (INSULT, " \n", PAGE, f"{PAGE}\n{INSULT}")
+            for language in ("", "de")
+        ),
+        *map(document, [*page_texts[:60], *planted, *page_texts[60:120]]),
+    ]
+    decide, decide_batch = rule.build(), rule.build_batch()
+    assert decide_batch is not None
+    alone = [decide(each) for each in documents]
+    assert decide_batch(documents) == alone
+    assert decide_batch(documents[::-1]) == alone[::-1]
+    assert decide_batch([]) == []
+    assert {type(decision) for decision in alone} == {Keep, Drop, *((Rewrite,) if action == "remove_spans" else ())}
 
 
 def test_the_worst_piece_is_given_whole(document: Callable[[str], Document]) -> None:

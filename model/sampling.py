@@ -54,7 +54,8 @@ class Sampling:
 class Sampler:
     """The draws of one row. Its random numbers depend on its own seed alone, one number a token.
 
-    They come from the CPU, so that a seed means the same numbers on every device.
+    They come from the CPU, so that a seed means the same numbers on every device. torch's generator takes the lower 32
+    bits of a seed: those that differ above draw the same.
     """
 
     def __init__(self, sampling: Sampling, prompt_tokens: Sequence[int]) -> None:

@@ -82,6 +82,8 @@ def _fetched(store: Store, file: NeededFile, progress: Progress) -> NeededFile:
             fetch_model(file.reference, store.models, progress)
     except ValueError as error:
         return _hopeless(file, str(error))
+    except OSError as error:  # the disk is full, or the file may not be read
+        return _hopeless(file, f"it could not be fetched: {error}")
     (here,) = needed_files((), store, (file.reference,))
     return replace(_in_registry(store, here), used_by=file.used_by)
 

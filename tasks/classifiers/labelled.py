@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -169,7 +169,7 @@ def read_labelled(source: LabelledSource) -> Iterator[LabelledRow]:
     for path in find_files(source.paths):
         seen: dict[str, None] = {}  # in the order in which they came
         for number, row in read_rows(path, source.columns):
-            text, value = _text(path, number, row[source.text], source.text), _label(row[source.label])
+            text, value = _text(path, number, row[source.text], source.text), _value(path, number, row, source.label)
             seen[value] = None
             if not value and value not in (*source.positive, *source.negative):
                 problem = f"the label in {source.label!r} is empty: fill it in, or remove the row"
@@ -186,8 +186,7 @@ def read_labelled(source: LabelledSource) -> Iterator[LabelledRow]:
                     f"the label {value!r} is given for neither class; seen so far: {shown}. Add it to positive or"
                     " negative",
                 )
-            origin = _label(row[source.source]) if source.source else ""
-            group = _label(row[source.group]) if source.group else ""
+            origin, group = _value(path, number, row, source.source), _value(path, number, row, source.group)
             yield LabelledRow(text, value, positive, origin or source.name, group)
 
 
@@ -203,12 +202,15 @@ def read_background(source: BackgroundSource) -> Iterator[BackgroundRow]:
     """Each row, file by file. Raises ValueError as `read_labelled`."""
     for path in find_files(source.paths):
         for number, row in read_rows(path, source.columns):
-            site = registered_domain(_label(row[source.url])) if source.url else ""
+            site = registered_domain(_value(path, number, row, source.url))
             yield BackgroundRow(_text(path, number, row[source.text], source.text), site)
 
 
 def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSource], normaliser: str) -> Gathered:
-    """Read everything. Raises ValueError as the reading does, and where a class has no text."""
+    """Read everything.
+
+    Raises ValueError as the reading does, for a value of the label that no row has, and where a class has no text.
+    """
     facts: list[DataFacts] = []
     examples: dict[str, Example] = {}
     contradicting: set[str] = set()
@@ -230,6 +232,8 @@ def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSo
                     contradicting.add(line)
                 examples[line] = min(known, example, key=_by_text)
         facts.append(_facts(source, num_texts))
+    counts = tuple(LabelCount(*value, num) for value, num in sorted(labels.items(), key=_by_number))
+    _check_values(labelled, counts)
     documents: dict[str, Example] = {}
     for ordinary in background:
         num_texts = 0
@@ -241,7 +245,6 @@ def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSo
                     documents[line] = min(documents.get(line, document), document, key=_by_text)
         facts.append(_facts(ordinary, num_texts))
     num_rows = sum(fact.num_texts for fact in facts[: len(labelled)])
-    counts = tuple(LabelCount(*value, num) for value, num in sorted(labels.items(), key=_by_number))
     kept = [example for line, example in examples.items() if line not in contradicting]
     for positive, what in ((True, "positive"), (False, "negative")):
         if not any(example.positive == positive for example in kept):
@@ -258,6 +261,18 @@ def gather(labelled: Sequence[LabelledSource], background: Sequence[BackgroundSo
         labels=counts,
         data=tuple(facts),
     )
+
+
+def _check_values(labelled: Sequence[LabelledSource], counts: Sequence[LabelCount]) -> None:
+    """One that is misspelt would make negative texts of positive ones, or the other way round."""
+    there = {count.label for count in counts}
+    for source in labelled:
+        for values, what in ((source.positive, "positive"), (source.negative, "negative")):
+            if missing := [value for value in values if value not in there]:
+                raise ValueError(
+                    f"no row has the label {missing[0]!r}, which is given as {what}: correct it or leave it out"
+                    f" (rows: {shown_labels(counts)})"
+                )
 
 
 def shown_labels(counts: Sequence[LabelCount]) -> str:
@@ -288,22 +303,34 @@ def _facts(source: LabelledSource | BackgroundSource, num_texts: int) -> DataFac
 
 
 def _text(path: str, row: int, value: Any, column: str) -> str:
-    if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError as error:
-            raise RowError(path, row, f"the text in {column!r} is no UTF-8 ({error.reason}): mend the row") from error
+    value = _decoded(path, row, value, column)
     if not isinstance(value, str) or not value.strip():
         found = "is empty" if value is None or isinstance(value, str) else f"is no text but {type(value).__name__}"
         raise RowError(path, row, f"the text in {column!r} {found}: fill it in, or remove the row")
     return value
 
 
-def _label(value: Any) -> str:
-    """A label as it is written in a form: true and false as in JSON, no white space around."""
+def _value(path: str, number: int, row: Mapping[str, Any], column: str) -> str:
+    """What a column says as it is written in a form: true and false as in JSON, no white space around. Empty without
+    a column."""
+    value = _decoded(path, number, row[column], column) if column else None
     if value is None:
         return ""
-    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+    text = str(value).lower() if isinstance(value, bool) else str(value).strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # of a text it is no matter; this is a name, which cards and hashes hold
+        raise RowError(path, number, f"{column!r} holds half a character ({text!r}): mend the row") from error
+    return text
+
+
+def _decoded(path: str, row: int, value: Any, column: str) -> Any:
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise RowError(path, row, f"the text in {column!r} is no UTF-8 ({error.reason}): mend the row") from error
 
 
 def _batches(rows: Iterator[T]) -> Iterator[list[T]]:

@@ -28,7 +28,8 @@ def test_files_are_fetched_and_what_cannot_be_says_why(tmp_path: Path) -> None:
     good.write_bytes(b"model")
     bad.write_bytes(b"another")
     sha256 = hashlib.sha256(b"model").hexdigest()
-    references = [f"{good}#sha256={sha256}", f"{bad}#sha256={'0' * 64}"]
+    unreadable = f"/proc/self/mem#sha256={'1' * 64}"  # an error of the operating system's, also for root
+    references = [f"{good}#sha256={sha256}", f"{bad}#sha256={'0' * 64}", unreadable]
     files = needed_models(store, [], references)
     assert all(file.problem and file.fetchable for file in files) and not store.models.exists()
     fetched = {file.name: file for file in fetch_missing(store, files, no_progress)}
@@ -37,6 +38,7 @@ def test_files_are_fetched_and_what_cannot_be_says_why(tmp_path: Path) -> None:
     assert (
         "0" * 64 in fetched["bad.bin"].problem and hashlib.sha256(b"another").hexdigest() in fetched["bad.bin"].problem
     )
+    assert fetched["mem"].problem.startswith("it could not be fetched: [Errno ")
     assert [file.problem for file in needed_models(store, [], references[:1])] == [""]
     assert sorted(path.name for path in store.models.iterdir()) == [sha256]
 

@@ -159,6 +159,16 @@ def broken_line(rows: list[Row]) -> bytes:
         ("x.jsonl.gz", gzip.compress(jsonl(ROWS))[:-9], {}, "cut off; copy the file again"),
         ("x.jsonl.zst", COMPRESSIONS[".zst"](jsonl(ROWS))[:-2], {}, "cut off; copy the file again"),
         ("x.warc.gz", b"", {}, "its name says no format"),
+        *(
+            (
+                "x.jsonl",
+                jsonl([{**ROWS[0], column: "s\ud83d"}]),
+                {"negative": ()},
+                f"row 1: '{column}' holds half a char",
+            )
+            for column in ("mark", "from")
+        ),
+        ("x.parquet", parquet([{**ROWS[0], "mark": b"\xff"}]), {}, "row 1: the text in 'mark' is no UTF-8"),
     ],
 )
 def test_what_can_not_be_used_is_named(
@@ -242,12 +252,30 @@ def test_order_and_number_of_files_change_nothing(tmp_path: Path, seed: int) -> 
     assert first.num_repeated == second.num_repeated
 
 
-@pytest.mark.parametrize(("label", "what"), [(1, "negative"), (0, "positive")])
-def test_a_class_without_texts_is_named(tmp_path: Path, label: int, what: str) -> None:
-    only = LabelledSource(name="l", paths=(write(tmp_path / "l.jsonl", [("a", label)]),), positive=("1",))
-    found = "'1' positive 1" if label else "'0' negative 1"
-    with pytest.raises(ValueError, match=rf"none of 1 distinct labelled texts is {what} .*\(rows: {found}\)"):
+@pytest.mark.parametrize(("rows", "what"), [([("a", 1)], "negative"), ([("a", 1), ("a", 0), ("b", 0)], "positive")])
+def test_a_class_without_texts_is_named(tmp_path: Path, rows: list[tuple[str, int]], what: str) -> None:
+    only = LabelledSource(name="l", paths=(write(tmp_path / "l.jsonl", rows),), positive=("1",))
+    with pytest.raises(ValueError, match=rf"none of \d distinct labelled texts is {what} .*\(rows: '"):
         gather([only], [], "words_and_marks")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"positive": ("rude", "insult")}, "no row has the label 'insult', which is given as positive"),
+        ({"positive": ("rude",), "negative": ("fine", "0")}, "no row has the label '0', which is given as negative"),
+    ],
+)
+def test_a_value_that_no_row_has_is_named(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    path = write(tmp_path / "l.jsonl", [("a", "rude"), ("b", "fine"), ("c", "fine")])
+    with pytest.raises(ValueError, match=rf"{message}.*\(rows: 'fine' negative 2, 'rude' positive 1\)$"):
+        gather([LabelledSource(name="l", paths=(path,), **values)], [], "plain_line")
+
+
+def test_a_value_of_one_table_is_enough(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{label}.jsonl", [("a " + label, label), ("b", "fine")]) for label in ("rude", "insult")]
+    sources = [LabelledSource(name="l", paths=(path,), positive=("rude", "insult")) for path in paths]
+    assert sum(example.positive for example in gather(sources, [], "plain_line").examples) == 2
 
 
 def test_many_values_of_a_label_are_not_all_told(tmp_path: Path) -> None:

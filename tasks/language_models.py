@@ -57,9 +57,10 @@ class FastTextModel:
 
     def __init__(self, path: Path) -> None:
         from tasks.classifiers.fast_text import load_fast_text
+        from tasks.classifiers.normalise import as_words
         from tasks.tables import clean
 
-        self._clean = clean
+        self._clean, self._as_words = clean, as_words
         self._model = load_fast_text(path)
         self._codes = {label: language_code(label) for label in self._model.labels}
         if odd := [label for label, code in self._codes.items() if not (code.isascii() and code.islower())]:
@@ -67,8 +68,11 @@ class FastTextModel:
         self.languages: frozenset[str] = frozenset(self._codes.values())
 
     def identify(self, pieces: Sequence[str]) -> list[tuple[str, float]]:
-        best = self._model.best([self._clean(piece).replace("\n", " ") for piece in pieces])
-        return [(self._codes[label], round(score, 4)) if label else (UNDETERMINED, 0.0) for label, score in best]
+        lines = [self._as_words(self._clean(piece)).replace("\n", " ") for piece in pieces]
+        return [
+            (self._codes[label], round(score, 4)) if label and not line.isspace() else (UNDETERMINED, 0.0)
+            for line, (label, score) in zip(lines, self._model.best(lines), strict=True)
+        ]
 
 
 def language_model(name: str) -> LanguageModel:

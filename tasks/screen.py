@@ -9,7 +9,7 @@ The rules that it applies are imported by their own stages alone: a changed rule
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tasks.language import LanguageRule
 
 DOCUMENTS_FILE, LEDGER_FILE, EDITS_FILE = "documents.parquet", "ledger.parquet", "edits.parquet"
+CHARS_AT_ONCE = 400_000
+"""Of the documents that a rule decides together, but for the last one: with more a page takes no less time, and
+memory grows, with the toxicity rule by some 50 bytes a character (of short lines)."""
 MAX_DETAIL_CHARS = 200
 """Of a rule's detail in the ledger. Rules give it whole: cut first, half an address would not be recognised as one."""
 
@@ -228,8 +231,23 @@ def _applied(rules: Sequence[Rule]) -> Callable[[Sequence[_Way]], None]:
 
 
 def _take_at_once(kind: str, decide: DecideBatch, ways: Sequence[_Way]) -> None:
-    for way, decision in zip(ways, decide([way.document for way in ways]), strict=True):
-        way.take(kind, decision)
+    for some in _of_size(ways):
+        for way, decision in zip(some, decide([way.document for way in some]), strict=True):
+            way.take(kind, decision)
+
+
+def _of_size(ways: Sequence[_Way]) -> Iterator[list[_Way]]:
+    """In order; each but the last one just reaches `CHARS_AT_ONCE`."""
+    some: list[_Way] = []
+    num_chars = 0
+    for way in ways:
+        some.append(way)
+        num_chars += len(way.document.text)
+        if num_chars >= CHARS_AT_ONCE:
+            yield some
+            some, num_chars = [], 0
+    if some:
+        yield some
 
 
 def _take_one_by_one(steps: Sequence[tuple[str, Decide]], ways: Sequence[_Way]) -> None:

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 os.environ.update(
@@ -17,6 +18,10 @@ os.environ.update(
         "TOKENIZERS_PARALLELISM": "false",
     }
 )
+hypothesis.settings.register_profile(
+    "no test is timed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("no test is timed")
 for name in ("RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "TOKENMILL_STORE"):
     os.environ.pop(name, None)
 

@@ -177,7 +177,13 @@ def _plain_lines(texts: Sequence[str]) -> list[bytes]:
     return [_plain_line(text) for text in texts]
 
 
+def as_words(text: str) -> str:
+    """The text without what fastText would take for a label or for the line's end, and not read on."""
+    return text.replace("__label__", "__ label__").replace("</s>", "< /s>")
+
+
 def _plain_line(text: str) -> bytes:
+    text = as_words(text)
     if not text.isascii():
         for char in _WHITE_BEYOND:
             if char in text:
@@ -186,8 +192,7 @@ def _plain_line(text: str) -> bytes:
         encoded = text.encode()
     except UnicodeEncodeError:
         encoded = _SURROGATE.sub("\ufffd", text).encode()
-    line = encoded.translate(_WHITE_ASCII)
-    return line.replace(b"__label__", b"__ label__").replace(b"</s>", b"< /s>") + b"\n"
+    return encoded.translate(_WHITE_ASCII) + b"\n"
 
 
 def _one(name: str, text: str) -> str:

@@ -17,7 +17,7 @@ from tasks.document import Edit
 MAX_LINE_CHARS = 200
 MIN_PIECE_WORDS = 4
 MAX_UNIT_CHARS = 1000
-"""A sentence without an end (tables, code, a megabyte of one letter) is cut here."""
+"""A sentence without an end (tables, code, a megabyte of one letter) is cut here at the latest."""
 
 POINTING_WORDS = frozenset(
     "an don't he he's her him his how i'm it's me my our she she's should such that that's the their them these they"
@@ -91,14 +91,17 @@ def _sentences(text: str, start: int, end: int) -> Iterator[Piece]:
 
 
 def _parts(text: str, start: int, end: int) -> Iterator[Piece]:
-    if end - start <= MAX_UNIT_CHARS:
-        yield start, end
-        return
-    for part in range(start, end, MAX_UNIT_CHARS):
-        piece = text[part : min(part + MAX_UNIT_CHARS, end)]
-        if stripped := piece.strip():
-            part += len(piece) - len(piece.lstrip())
-            yield part, part + len(stripped)
+    """A sentence, in parts that end with a word, or within one that is too long by itself."""
+    while end - start > MAX_UNIT_CHARS:
+        part = text[start : start + MAX_UNIT_CHARS]
+        if not (part[-1].isspace() or text[start + MAX_UNIT_CHARS].isspace()):
+            part = part.rsplit(maxsplit=1)[0]  # without the beginning of a word
+        part = part.rstrip()
+        yield start, start + len(part)
+        start += len(part)
+        while text[start].isspace():
+            start += 1
+    yield start, end
 
 
 def reads_as_english(piece: str) -> bool:

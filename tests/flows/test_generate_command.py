@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.arguments import parser
@@ -168,6 +169,13 @@ class Terminal:
         return before + found
 
 
+def at_rest(process: subprocess.Popen[bytes]) -> None:
+    """Waits until it waits for a key: before that, with the line on the screen, Python's readline hears no signal."""
+    end = time.monotonic() + 60
+    while psutil.Process(process.pid).status() != psutil.STATUS_SLEEPING:
+        assert time.monotonic() < end
+
+
 @contextmanager
 def dialogue(store: Store, checkpoint: Path, *words: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     ours, theirs = pty.openpty()
@@ -210,6 +218,9 @@ def test_a_dialogue_answers_line_by_line_until_its_end(
         terminal.types("\x1b[A\x1b[A\n")  # arrow up, twice: the line before the last
         terminal.sees("The\r\n")
         terminal.sees("\r\n> ")
+        terminal.types("half a line")
+        terminal.sees("half a line")
+        at_rest(process)
         process.send_signal(signal.SIGINT)  # at the prompt: a new one
         terminal.sees("> ")
         terminal.types("\x04")

@@ -121,5 +121,5 @@ class JournalMachine(RuleBasedStateMachine):
         assert len(self.received) >= len(self.written) - len(pending)
 
 
-JournalMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+JournalMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestJournal = JournalMachine.TestCase

@@ -61,7 +61,7 @@ def test_a_row_says_what_it_says_alone(model: Decoder, max_rows: int) -> None:
     assert generate_batch(model, PROMPTS, SAMPLINGS, eos_id=end, max_rows=max_rows) == cut
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     arrivals=st.lists(
         st.tuples(st.integers(0, 6), st.integers(1, 12), st.integers(1, 9), st.booleans(), st.integers(0, 12)),

@@ -21,7 +21,7 @@ STRETCHED = dataclasses.replace(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     config=st.sampled_from([CONFIG, STRETCHED]),
     pieces=st.lists(st.integers(1, 6), min_size=1, max_size=6).filter(lambda pieces: sum(pieces) <= 16),

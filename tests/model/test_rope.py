@@ -33,7 +33,7 @@ def test_position_zero_turns_nothing() -> None:
     assert torch.equal(rotate(x, *rotary_cos_sin(0, 1, 8, 10_000.0, CPU)), x)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(query_at=st.integers(0, 500), key_at=st.integers(0, 500), shift=st.integers(0, 500))
 def test_products_depend_on_the_distance_only(query_at: int, key_at: int, shift: int) -> None:
     generator = torch.Generator().manual_seed(1)

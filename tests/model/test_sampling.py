@@ -105,7 +105,7 @@ def test_a_nucleus_may_be_larger_than_what_is_looked_at_first(num_kept: int) -> 
     assert everything.draw(torch.zeros(10_000)) in range(10_000)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     logits=st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=12),
     temperature=st.sampled_from([0.0, 1e-300, 0.3, 1.0, 1e6]),

@@ -266,7 +266,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(events=EVENTS)
 def test_any_history_ends_with_the_same_inputs_and_is_built_onto_where_that_is_allowed(
     events: list[tuple[str, int]],

@@ -97,7 +97,7 @@ def test_each_gets_what_it_gets_alone_although_they_arrive_one_after_another(
 
 
 @given(st.lists(st.tuples(st.sampled_from(["The", "A", "né"]), st.integers(1, 12), st.integers(0, 3)), max_size=6))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_whatever_shares_the_batch(generator: TextGenerator, wanted: list[tuple[str, int, int]]) -> None:
     service = CompletionService(generator, max_rows=2, max_queue=6)
     try:

@@ -133,7 +133,7 @@ VERSION = st.tuples(*map(states, range(12))).map(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(VERSION, VERSION, st.sampled_from([1, 2, 8]), st.sampled_from([1, 4, 8]))
 def test_every_document_is_of_one_kind_however_the_versions_are_cut(
     tmp_path_factory: pytest.TempPathFactory, then: Rows, now: Rows, num_then: int, num_now: int

@@ -393,7 +393,7 @@ def test_the_latest_version_can_never_be_asked_for(wrong: dict[str, Any]) -> Non
         Policy(**wrong)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     versions=st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True), min_size=1, max_size=5),
     models=st.lists(st.integers(1, 5), max_size=3),

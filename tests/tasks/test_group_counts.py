@@ -110,7 +110,7 @@ def records_of(left: str) -> st.SearchStrategy[Made]:
 made_records = st.lists(st.sampled_from(list(REASONS)).flatmap(records_of), min_size=1, max_size=40)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(made_records, st.integers(1, 5), st.integers(1, 3), st.sampled_from([0.01, 0.2, 0.34]))
 def test_counts_equal_those_by_hand_whatever_the_shards_and_chunks(
     records: list[Made], num_shards: int, num_chunks: int, fraction: float

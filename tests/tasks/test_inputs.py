@@ -90,7 +90,7 @@ def grouped(sizes: dict[str, list[int]], batches: dict[str, int]) -> tuple[ReadS
 
 
 @given(files, files)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_later_files_leave_the_shards_of_earlier_ones_as_they_were(
     first: dict[str, list[int]], second: dict[str, list[int]]
 ) -> None:

@@ -98,7 +98,7 @@ def test_the_best_are_kept_and_every_other_document_says_why_not(fresh: tuple[St
     assert STAGES.index("toxicity") < STAGES.index("share")
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shard_records=st.integers(3, 30),
     num_files=st.integers(1, 4),

@@ -64,7 +64,7 @@ def test_only_the_beginning_is_looked_at_whatever_white_space_is_before_it() -> 
     assert identify(beginning[: MAX_CHARS // 4] + TEXTS["ru"] * 500)[0] == "ru"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=300))
 def test_any_text_has_a_language_and_a_probability_and_always_the_same(text: str) -> None:
     language, score = identify(text)

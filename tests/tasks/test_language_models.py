@@ -56,7 +56,24 @@ def test_labels_are_codes_and_line_feeds_are_spaces(model: Path) -> None:
     assert english == lines and english[1] > 0.9 and english[1] == round(english[1], 4)
 
 
-@settings(max_examples=50, deadline=None)
+def test_what_fasttext_takes_for_a_label_or_an_end_is_read_over(model: Path) -> None:
+    loaded = FastTextModel(model)
+    for mark in ("</s>", "__label__deu_Latn", "<s> </s>"):
+        odd = [
+            f"{mark} {ENGLISH}",
+            f"{ENGLISH} {mark}",
+            f"Die Mühle {mark} {ENGLISH * 3}",
+            ENGLISH.replace("the", mark),
+        ]
+        assert [language for language, _ in loaded.identify(odd)] == ["en"] * 4
+
+
+@pytest.mark.parametrize("space", [" ", "\u3000", "\u2003", "\n", "\t"])
+def test_white_space_alone_is_in_no_language(model: Path, space: str) -> None:
+    assert FastTextModel(model).identify([space * 200]) == EmbeddedModel().identify([space]) == [("und", 0.0)]
+
+
+@settings(max_examples=50)
 @given(pieces=st.lists(st.text(st.characters(), max_size=80), max_size=5))
 def test_any_pieces_are_identified_one_by_one(model: Path, pieces: list[str]) -> None:
     loaded = FastTextModel(model)

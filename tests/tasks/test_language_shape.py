@@ -100,7 +100,7 @@ def test_no_text_makes_the_patterns_slow(text: str) -> None:
     assert time.process_time() - start < 0.2
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=500))
 def test_any_text_has_a_share(text: str) -> None:
     assert 0.0 <= code_fraction(text) <= 1.0

@@ -73,7 +73,6 @@ def order(size: int, key: int) -> list[int]:
     return permuted(indices, size, np.full(size, key, np.uint64)).tolist()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 700), st.integers(0, 2**64 - 1))
 def test_permutation_is_a_bijection(size: int, key: int):
     assert sorted(order(size, key)) == list(range(size))
@@ -157,7 +156,7 @@ def assert_equal(shares: list[Batch], whole: Batch) -> None:
         assert [number for share in shares for number in getattr(share, name)] == getattr(whole, name), name
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(step=st.integers(0, 5000), world_size=SHARES, seed=st.integers(0, 2**63 - 1))
 def test_any_number_of_processes_sees_the_same_batch(
     mixed: tuple[MixedCorpus, ...], step: int, world_size: int, seed: int
@@ -169,7 +168,6 @@ def test_any_number_of_processes_sees_the_same_batch(
     assert combined_hash(sum(batch_digest(share) for share in shares)) == batch_hash(whole)
 
 
-@settings(deadline=None)
 @given(step=st.integers(0, 5000), microbatch=st.integers(1, BATCH))
 def test_the_hash_does_not_know_of_microbatches(shards: TokenShards, step: int, microbatch: int):
     whole = loader_of(shards).batch(step)
@@ -180,7 +178,7 @@ def test_the_hash_does_not_know_of_microbatches(shards: TokenShards, step: int, 
     assert combined_hash(sum(map(batch_digest, pieces))) == batch_hash(whole)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(restarts=st.lists(st.integers(0, 40), max_size=4), worlds=st.lists(SHARES, min_size=5, max_size=5))
 def test_restarts_with_other_processes_change_nothing(
     mixed: tuple[MixedCorpus, ...], restarts: list[int], worlds: list[int]
@@ -229,7 +227,7 @@ def test_epochs_corpora_and_seeds_have_their_own_order(web: Path, tmp_path: Path
     assert {tuple(sorted(each)) for each in orders} == {tuple(range(0, size * SEQ_LEN, SEQ_LEN))}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(weights=st.tuples(st.integers(1, 9), st.integers(1, 9)), seed=st.integers(0, 99))
 def test_no_sequence_of_a_mixture_is_lost_or_repeated(web: Path, books: Path, weights: tuple[int, int], seed: int):
     corpora = open_corpora([source("web", web, weight=weights[0]), source("books", books, weight=weights[1])])

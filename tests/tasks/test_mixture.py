@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -57,7 +57,6 @@ def test_shares_are_exact_over_any_window_of_whole_cycles(weights: list[int], st
     assert [drawn[number] for number in range(len(weights))] == [cycles * weight for weight in weights]
 
 
-@settings(deadline=None)
 @given(capped_mixtures())
 def test_each_corpus_gives_its_sequences_in_order_up_to_its_cap(mixed: tuple[list[int], list[int | None]]):
     weights, caps = mixed
@@ -76,7 +75,6 @@ def test_each_corpus_gives_its_sequences_in_order_up_to_its_cap(mixed: tuple[lis
         assert stop == sum(cap for cap in caps if cap is not None)
 
 
-@settings(deadline=None)
 @given(mixed=capped_mixtures(), start=st.integers(0, 600), length=st.integers(0, 50))
 def test_a_place_is_a_function_of_the_sequence_alone(
     mixed: tuple[list[int], list[int | None]], start: int, length: int

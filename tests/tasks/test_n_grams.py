@@ -38,13 +38,13 @@ ALPHABETS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(ALPHABETS).flatmap(lambda alphabet: st.lists(st.sampled_from(alphabet), max_size=60)))
 def test_few_words(words: list[str]) -> None:
     check(words)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.text(min_size=1, max_size=3), max_size=40),
     st.integers(0, 30),

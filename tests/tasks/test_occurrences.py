@@ -55,7 +55,7 @@ def numbered(shards: list[Path], destination: Path, ledgers: Sequence[Path] = ()
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     batches=st.lists(st.lists(st.lists(st.sampled_from(BASE_IDS), max_size=4), max_size=3), min_size=1, max_size=4),
     num_buckets=st.sampled_from([1, 2, 16]),

@@ -78,7 +78,7 @@ texts_by_id = st.dictionaries(
 ).map(lambda texts: dict(sorted(texts.items())))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(buckets=st.lists(texts_by_id, min_size=1, max_size=4))
 def test_every_token_is_conserved_and_identified(tmp_path_factory, tokenizer_file, buckets):
     tokens_dir = publish(tmp_path_factory.mktemp("shards"), buckets, tokenizer_file)

@@ -48,7 +48,7 @@ def loader(tokens: Path) -> Iterator[Watched]:
     yield Watched(tokens)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(steps=st.lists(st.integers(0, NUM_STEPS - 1), max_size=8), rank=st.integers(0, 1))
 def test_any_order_of_steps_gives_the_loaders_batches(tokens: Path, steps: list[int], rank: int):
     loader = Watched(tokens)

@@ -80,7 +80,7 @@ def test_samples_lie_in_order_within_the_text(text: str, max_samples: int, sampl
         position = collapsed.index(sample, position) + 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(max_size=3_000))
 def test_any_text_is_taken(text: str) -> None:
     drop = RoughLanguage(languages=("en",)).build()(text * 3)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tasks.document import Decision, Document, Drop, Edit, Keep, Rewrite
 from tasks.rule import Rule
-from tasks.screen import DOCUMENTS_FILE, EDITS_FILE, LEDGER_FILE, built_batch, rules_shard
+from tasks.screen import CHARS_AT_ONCE, DOCUMENTS_FILE, EDITS_FILE, LEDGER_FILE, built_batch, rules_shard
 from tasks.tables import TEXTS, TableWriter, text_row
 
 
@@ -79,3 +79,14 @@ def test_only_documents_that_are_left_are_given_and_in_their_order(tmp_path: Pat
     assert [row["text"] for row in documents] == ["d", "d"]
     assert [(row["record_id"][31], row["reason"]) for row in ledger] == [("0", "ends_with_b"), ("1", "ends_with_a")]
     assert [(row["document_id"][31], row["reason"]) for row in edits] == [("0", "a"), ("2", "a"), ("2", "c")]
+
+
+def test_no_more_text_is_given_together_than_is_faster(tmp_path: Path) -> None:
+    half = "a" * (CHARS_AT_ONCE // 2 - 1)
+    GIVEN.clear()
+    screened(tmp_path / "shard", [half, half, "aa", "a", half * 2 + "a", half * 2 + "aa"], (Together(letter="b"),))
+    assert [[len(text) for text in texts] for texts in GIVEN] == [
+        [len(half), len(half), 2],
+        [1, CHARS_AT_ONCE - 1],
+        [CHARS_AT_ONCE],
+    ]

@@ -183,7 +183,7 @@ FIGURES = st.lists(
 
 
 @given(FIGURES, st.integers(0, 60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_resumed_detector_reports_what_an_undisturbed_one_does(figures: list[tuple[float, float]], cut: int):
     rule = SpikeRule(window_steps=12, min_history_steps=4, calm_steps=3)
     whole = SpikeDetector(rule)
@@ -197,7 +197,7 @@ def test_a_resumed_detector_reports_what_an_undisturbed_one_does(figures: list[t
 
 
 @given(FIGURES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_is_not_finite_is_never_missed_and_what_is_usual_stays_finite(figures: list[tuple[float, float]]):
     detector = SpikeDetector(SpikeRule(window_steps=12, min_history_steps=4, calm_steps=3))
     spikes = observe_all(detector, figures)

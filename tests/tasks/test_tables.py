@@ -31,7 +31,7 @@ def part(table: pa.Table, cuts: list[int], folder: Path) -> bytes:
     return path.read_bytes()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1500), st.lists(st.integers(0, 1500), max_size=6))
 def test_equal_rows_are_equal_bytes_in_whatever_pieces_they_come(num_rows: int, cuts: list[int]) -> None:
     table = edits(num_rows)

@@ -33,7 +33,7 @@ def of_text(text: str, language: str = "") -> TextFeatures:
     return TextFeatures(Document(document_id="0" * 32 + "-0", text=text, source="test", language=language))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS.filter(lambda text: readable(text) == text))
 def test_figures_are_those_of_datatrove(text: str) -> None:
     features = of_text(text)
@@ -55,7 +55,7 @@ def test_figures_are_those_of_datatrove(text: str) -> None:
     assert features.count_stop_words(frozenset({"the", "a", "of"})) == len({"the", "a", "of"}.intersection(words))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(["", "a", "bb", " "]), max_size=12))
 def test_repeats_are_those_of_datatrove(pieces: list[str]) -> None:
     assert repeats(pieces) == find_duplicates(pieces)

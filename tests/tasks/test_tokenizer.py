@@ -59,7 +59,6 @@ class TestSplit:
         held_out = sum(is_held_out(str(number), 0.05) for number in range(20_000))
         assert held_out == pytest.approx(1000, abs=4 * (20_000 * 0.05 * 0.95) ** 0.5)
 
-    @settings(deadline=None)
     @given(st.lists(st.text(max_size=8), min_size=2), st.floats(1e-6, 0.999))
     def test_both_sides_have_something_and_order_does_not_matter(self, cluster_ids, fraction):
         if len(set(cluster_ids)) < 2:
@@ -100,7 +99,7 @@ class TestSplit:
 
 
 class TestRoundTrip:
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text(st.characters(exclude_categories=())))
     def test_every_text_survives(self, text):
         expected = encodable(text)
@@ -130,7 +129,6 @@ class TestRoundTrip:
         assert encodable("a\ud800b\udfffc") == "a\ufffdb\ufffdc"
         assert encodable("😀 untouched\0") == "😀 untouched\0"
 
-    @settings(deadline=None)
     @given(st.text(), st.sampled_from(SPECIAL_TOKENS), st.text())
     def test_a_spelt_out_special_token_stays_text(self, before, special, after):
         text = encodable(before) + special + encodable(after)

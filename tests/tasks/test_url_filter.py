@@ -142,7 +142,7 @@ def test_real_pages_and_documentation_stay(reference: URLFilter) -> None:
         assert reference.filter(DatatroveDocument(text="", id="", metadata={"url": url})) is True
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sets(st.text(st.characters(min_codepoint=33, max_codepoint=0x10000), min_size=1, max_size=6)),
     st.text(max_size=6),

@@ -92,7 +92,7 @@ def check_agreement(language: str, text: str) -> None:
     assert ours.count_sentences(text) == max(1, len(spans))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts("en"))
 def test_english_words_and_sentences_are_those_of_datatrove(text: str) -> None:
     check_agreement("en", text)
@@ -101,7 +101,7 @@ def test_english_words_and_sentences_are_those_of_datatrove(text: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES[1:])
 def test_words_and_sentences_of_other_languages_are_those_of_datatrove(language: str) -> None:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(texts(language))
     def check(text: str) -> None:
         check_agreement(language, text)

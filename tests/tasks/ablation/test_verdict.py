@@ -97,7 +97,7 @@ def test_where_only_documents_vary_it_is_the_paired_standard_error() -> None:
     assert found.documents_error == pytest.approx((b - a).std(ddof=1) / math.sqrt(400))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.floats(-0.1, 0.1), st.booleans())
 def test_names_do_not_matter(seed: int, difference: float, higher_is_better: bool) -> None:
     a, b, sizes = ablation(np.random.default_rng(seed), 3, 30, difference)

@@ -43,7 +43,7 @@ def part(tensor: Tensor, box: Box) -> Tensor:
     return tensor[box.slices_in(own_box(tensor))].clone()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cut_tensors())
 def test_any_box_comes_back_from_any_pieces(cut: tuple[Tensor, list[Box], Box]):
     tensor, boxes, wanted = cut

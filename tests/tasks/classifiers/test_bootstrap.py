@@ -42,7 +42,7 @@ def test_many_texts_are_drawn_a_few_resamples_at_a_time() -> None:
     assert (first[:, labels].sum(axis=1) == 100_000).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.sampled_from([0.0, 0.2, 0.2, 0.5, 0.7, 1.0]), min_size=8, max_size=8))
 def test_average_precision_is_scikit_learns_with_the_counts_as_weights(listed: list[float]) -> None:
     scores = np.array(listed)

@@ -90,7 +90,7 @@ def test_hostile_texts_are_shown_as_they_are() -> None:
     assert rendered(page).count("<h3>") == 2 and "<h1>" not in rendered(page)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(alphabet=st.sampled_from("ab <>[]()!|`\\*_~&#;:/\n\x00'\"-=+@1.>“”"), max_size=40))
 def test_any_text_stays_in_its_quotation(text: str) -> None:
     page = errors_markdown(worst_errors([text], [True], [0.1], 0.5, [text]))

@@ -51,7 +51,7 @@ def test_labels(two: FastText, three: FastText) -> None:
     assert sorted(three.labels) == ["bad", "good", "odd"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(lines=st.lists(WORDS, max_size=6))
 def test_a_batch_agrees_with_the_library_line_by_line(two: FastText, three: FastText, lines: list[str]) -> None:
     for model, label in itertools.product((two, three), ("bad", "good")):
@@ -63,7 +63,7 @@ def test_a_batch_agrees_with_the_library_line_by_line(two: FastText, three: Fast
         assert not line or probabilities[label] == max(probabilities.values())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(lines=st.lists(WORDS, max_size=6), num_spaces=st.integers(1, 4))
 def test_spaces_mean_nothing_to_the_library(two: FastText, three: FastText, lines: list[str], num_spaces: int) -> None:
     spaces = " " * num_spaces

@@ -40,7 +40,7 @@ def split(texts: list[tuple[bool, float]]) -> tuple[BoolArray, FloatArray]:
     return np.array([label for label, _ in texts]), np.array([score for _, score in texts])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TEXTS)
 def test_the_area_is_scikit_learns_and_in_its_interval(texts: list[tuple[bool, float]]) -> None:
     labels, scores = split(texts)
@@ -174,7 +174,7 @@ def test_nothing_flagged_has_no_precision() -> None:
     assert not [name for name in report.figures() if name.startswith("precision")]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(TEXTS, st.integers(0, 99))
 def test_the_order_of_the_texts_changes_no_figure(texts: list[tuple[bool, float]], seed: int) -> None:
     labels, scores = split(texts)

@@ -10,7 +10,7 @@ from scipy.stats import beta
 from tasks.classifiers.proportion import Estimate, proportion
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 20_000).flatmap(lambda num: st.tuples(st.integers(0, num), st.just(num))))
 def test_the_interval_is_clopper_and_pearsons(hits_and_trials: tuple[int, int]) -> None:
     hits, trials = hits_and_trials

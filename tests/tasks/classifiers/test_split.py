@@ -33,7 +33,7 @@ def random_line(seed: int, num_words: int = 40) -> str:
     return " ".join("".join(words.choices("abcdefghijklmnop", k=6)) for _ in range(num_words))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(lines=LINES, order=st.randoms(use_true_random=False))
 def test_order_changes_nothing(lines: list[str], order: random.Random) -> None:
     shuffled = lines.copy()
@@ -41,7 +41,7 @@ def test_order_changes_nothing(lines: list[str], order: random.Random) -> None:
     assert sides_of(lines) == sides_of(shuffled)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), place=st.integers(0, 39), others=LINES)
 def test_a_planted_near_duplicate_never_straddles(seed: int, place: int, others: list[str]) -> None:
     words = random_line(seed).split()
@@ -51,7 +51,7 @@ def test_a_planted_near_duplicate_never_straddles(seed: int, place: int, others:
     assert sides[" ".join(words)] == sides[planted]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(lines=LINES, seeds=st.lists(st.integers(0, 10_000), max_size=5))
 def test_unrelated_texts_change_no_side(lines: list[str], seeds: list[int]) -> None:
     before = sides_of(lines)

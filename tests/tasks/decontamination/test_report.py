@@ -110,7 +110,7 @@ def test_the_longest_stretches_are_shown(tmp_path: Path) -> None:
     assert [hit.num_words for hit in found.hits] == sorted(lengths.values(), reverse=True)[:MAX_HITS]
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     planted=st.dictionaries(st.integers(0, 15), st.lists(st.integers(0, 5), max_size=3)),
     chance=st.randoms(use_true_random=False),

@@ -91,7 +91,7 @@ graphs = st.integers(1, 40).flatmap(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(graphs, st.lists(st.integers(0, 40), max_size=5), st.integers(1, 3), st.sampled_from([1, 2, 5, 100]))
 def test_equals_scipy_however_it_is_partitioned(
     graph: tuple[int, Edges], cuts: list[int], num_files: int, max_edges: int
@@ -153,7 +153,7 @@ def test_after_a_kill_at_any_pass_the_next_call_gives_the_same(tmp_path: Path) -
     assert np.array_equal(find_labels(tmp_path / "labels").of_range(0, 1000), np.zeros(1000))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(graphs, st.lists(st.integers(0, 40), max_size=4), st.sets(st.integers(0, 39)), st.sampled_from([2, 100]))
 def test_touched_components(graph: tuple[int, Edges], cuts: list[int], touched: set[int], max_edges: int) -> None:
     num_nodes, edges = graph

@@ -66,7 +66,7 @@ keys = st.sampled_from([0, 1, 2**63 - 1, 2**63, LARGEST - 1, LARGEST]) | st.inte
 key_runs = st.lists(st.sets(st.tuples(keys, st.integers(0, 5)), max_size=12), min_size=1, max_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(key_runs, st.integers(1, 5), st.integers(1, 8))
 def test_connects_just_what_has_equal_keys(
     runs: list[set[tuple[int, int]]], num_partitions: int, max_keys: int

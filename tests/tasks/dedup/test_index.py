@@ -114,7 +114,7 @@ documents = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=documents, data=st.data())
 def test_the_bytes_do_not_depend_on_the_way(
     write_texts: WriteTexts, monkeypatch: pytest.MonkeyPatch, documents: dict[str, tuple[str, str]], data: st.DataObject

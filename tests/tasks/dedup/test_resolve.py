@@ -349,7 +349,7 @@ def completed(version: Version) -> dict[str, Decision]:
     return alone | dict(version.decisions)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(pages=corpora(), config=CONFIGS, data=st.data())
 def test_decisions_are_the_definitions(pages: list[Page], config: Deduplication, data: st.DataObject) -> None:
     expected = by_definition(pages, config)
@@ -382,7 +382,7 @@ def test_decisions_are_the_definitions(pages: list[Page], config: Deduplication,
             assert sum(left_out) <= len(pages)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pages=corpora(), config=CONFIGS)
 def test_deduplicating_the_survivors_removes_nothing(pages: list[Page], config: Deduplication) -> None:
     with tempfile.TemporaryDirectory() as name:

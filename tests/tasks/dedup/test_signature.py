@@ -142,7 +142,7 @@ def naive_bands(signature: list[int], config: MinHash) -> list[int]:
     return [naive_combine(signature[start : start + rows]) for start in range(0, len(signature), rows)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.one_of(wordy_text, st.text(st.characters(max_codepoint=0x9FFF), max_size=60)), max_size=4),
     st.sampled_from([SMALL, FINEWEB, MinHash(num_bands=1, rows_per_band=1, shingle_words=1, seed=0)]),

@@ -77,7 +77,7 @@ def passed_over(
 limits = st.integers(1, 8) | st.just(100)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(graphs, st.integers(0, NUM_NODES), limits, st.integers(0, 30))
 def test_a_pass_keeps_the_components_and_comes_closer_to_stars(edges: Pairs, cut: int, limit: int, split: int) -> None:
     before = [(max(edge), min(edge)) for edge in edges if edge[0] != edge[1]]

@@ -56,7 +56,6 @@ def test_intervals_of_paired_shares_hold_the_truth_surely(ours: float, theirs: f
     assert held >= 0.95
 
 
-@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 40))
 def test_paired_shares_are_told_apart_when_mcnemars_exact_test_does(
     only_ours: int, only_theirs: int, both: int
@@ -73,7 +72,7 @@ def test_six_of_six_are_told_apart_and_five_of_five_are_not() -> None:
     assert share_difference(*counts(0, 6, 100)).high < 0 <= share_difference(*counts(0, 5, 100)).high
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 20), st.integers(0, 20))
 def test_swapping_the_models_turns_the_difference_round(only_ours: int, only_theirs: int) -> None:
     ours, theirs = counts(only_ours, only_theirs, 50)
@@ -94,7 +93,7 @@ def test_a_pair_is_far_narrower_than_its_two_scores() -> None:
     assert pair.value == pytest.approx(-0.01 * apart.value)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.permutations(range(12)))
 def test_the_order_of_the_examples_does_not_matter(order: list[int]) -> None:
     nats, num_bytes = documents(2, 12, 2.0)

@@ -158,7 +158,7 @@ TAGS = (
 FRAGMENTS = [*(tag.replace("_", " ") for tag in TAGS.split()), "text. ", "水車。", "\x00", "|", "```", "&amp;", "\n"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=8), max_size=60))
 def test_no_page_crashes_and_each_has_one_text(pieces: list[str]) -> None:
     html = f"<html><body>{''.join(pieces)}</body></html>".encode("utf-8", "replace")

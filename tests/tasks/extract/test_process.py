@@ -43,7 +43,7 @@ def test_the_process_gives_the_same_answers(extractor: Extractor) -> None:
         assert extractor.extract(html, charset) == extract_page(html, charset, LIMITS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=300))
 def test_the_process_survives_any_bytes(extractor: Extractor, html: bytes) -> None:
     assert extractor.extract(html, None) == extract_page(html, None, LIMITS)

@@ -190,7 +190,7 @@ AWKWARD = (
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     st.lists(
         st.sampled_from(AWKWARD) | st.sampled_from(["a ", "b ", "the ", "of ", "\n"]) | st.text(max_size=2), max_size=60

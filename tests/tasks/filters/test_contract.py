@@ -114,7 +114,7 @@ def test_decisions_are_sound_deterministic_and_free_of_history(
 
 
 @by_rule
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(text=ANY_TEXT)
 def test_any_text(rule: Rule, built: dict[int, Callable[[Document], Decision]], text: str) -> None:
     document = of_text(text)

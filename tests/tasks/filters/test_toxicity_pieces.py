@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 
@@ -72,6 +73,22 @@ def test_a_unit_without_an_end_is_cut() -> None:
     spaced = "x" * (MAX_UNIT_CHARS - 1) + "   " + "y" * 300
     assert pieces(spaced) == ["x" * (MAX_UNIT_CHARS - 1), "y" * 300]
     assert [len(piece) for piece in pieces("x" * 2500)] == [MAX_UNIT_CHARS, MAX_UNIT_CHARS, 500]
+    tail = "z" * 300
+    for num_chars in (MAX_UNIT_CHARS - 1, MAX_UNIT_CHARS):  # up to the limit the word is whole
+        assert pieces(f"{'x' * (num_chars - 4)} yyy {tail}") == [f"{'x' * (num_chars - 4)} yyy", tail]
+    assert pieces(f"{'x' * (MAX_UNIT_CHARS - 3)} yyy {tail}") == ["x" * (MAX_UNIT_CHARS - 3), f"yyy {tail}"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 1500), st.sampled_from([" ", "   ", "\t", "\u3000"])), min_size=1, max_size=40)
+)
+def test_a_word_is_cut_only_where_it_is_too_long_for_a_piece(words: list[tuple[int, str]]) -> None:
+    text = "".join("x" * num_chars + space for num_chars, space in words)
+    found = split_into_pieces(text)
+    for (_, end), (start, _) in itertools.pairwise(found):
+        if end == start:  # within a word
+            word = next(each for each in re.finditer(r"\S+", text) if each.start() < end < each.end())
+            assert len(word[0]) > MAX_UNIT_CHARS
 
 
 @given(TEXTS)

@@ -137,7 +137,7 @@ PIECES = [
 RULE = C4Lines(min_sentences=2, min_words_per_line=2, max_word_chars=30, filter_no_terminal_punct=True)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join), st.booleans(), st.booleans())
 def test_text_and_decision_are_those_of_datatrove(text: str, punctuation: bool, citations: bool) -> None:
     options = {"filter_no_terminal_punct": punctuation, "remove_citations": citations}

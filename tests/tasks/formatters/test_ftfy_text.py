@@ -48,7 +48,7 @@ def test_nothing_left_is_empty(document: Callable[[str], Document]) -> None:
 MOJIBAKE = st.text(st.sampled_from("ÃÂâ€™œž¶¤ \xa0\x96&;#38ampltéаГЎ°–“à²µØÙ‚Ä<\n\x1b[m\ufeff\udc80a"), max_size=40)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(MOJIBAKE | st.text(max_size=30).map(lambda text: text.encode("utf-8", "replace").decode("cp1252", "replace")))
 def test_text_is_that_of_ftfy(text: str) -> None:
     fixed = STOCK.format(text)

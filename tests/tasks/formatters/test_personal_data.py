@@ -87,7 +87,7 @@ def test_each_kind_can_be_left(option: str) -> None:
     assert text_of(PersonalData(**{option: False}), text) == text
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.text(st.sampled_from("ab.-@é [1].2!_:\n"), max_size=25))
 def test_emails_are_those_of_datatrove(text: str) -> None:
     rule = PersonalData(mask_ips=False, mask_phones=False)
@@ -109,7 +109,7 @@ PIECES = (
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.sampled_from(PIECES)), st.sampled_from([", ", "\n", " and "]))
 def test_twice_is_once(pieces: list[str], between: str) -> None:
     once = text_of(PersonalData(), between.join(pieces))

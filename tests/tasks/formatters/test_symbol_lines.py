@@ -56,7 +56,7 @@ def test_nothing_left_is_empty(text: str, document: Callable[[str], Document]) -
     assert SymbolLines().build()(document(text)) == Drop("empty")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     text=st.text(st.sampled_from("ab|*-. \t\n\r\x0b\x1c\u2028。…é"), max_size=30),
     replacement=st.sampled_from(["", "\n", "--"]),

@@ -27,7 +27,7 @@ def drained(stream: GzipStream | PlainStream) -> bytes:
 FOUR_BLOCKS = os.urandom(4 * BLOCK_BYTES + 17)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, len(FOUR_BLOCKS) + 9), st.integers(0, 2 * BLOCK_BYTES)), max_size=6))
 def test_raw_file_reads_like_a_slice(reads: list[tuple[int, int]]) -> None:
     file = raw(FOUR_BLOCKS)

@@ -98,7 +98,7 @@ def mutate(data: bytes, change: tuple[str, int, int | bytes]) -> bytes:
 
 @pytest.mark.parametrize("limits", [LIMITS, SMALL], ids=["default", "small"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(mutation, min_size=1, max_size=4))
 def test_reader_and_counting_pass_agree_on_mutated_files(
     tmp_path: Path, layout: str, limits: ReadLimits, changes: list[tuple[str, int, int | bytes]]
@@ -129,7 +129,7 @@ URLS |= {5: "http://example.org/4", 6: "http://example.org/5", 7: "http://exampl
 
 
 @pytest.mark.parametrize("layout", PIECES)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(which=st.integers(0, len(RECORDS) - 1), at=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_one_flipped_bit_costs_one_record_at_most_and_its_bytes_are_kept(
     tmp_path: Path, layout: str, which: int, at: int, bit: int
@@ -148,7 +148,7 @@ def test_one_flipped_bit_costs_one_record_at_most_and_its_bytes_are_kept(
 
 
 @pytest.mark.parametrize("layout", PIECES)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 10**6))
 def test_a_file_that_is_cut_off_keeps_every_record_before_the_cut(tmp_path: Path, layout: str, at: int) -> None:
     data = b"".join(PIECES[layout])
@@ -163,7 +163,7 @@ def test_a_file_that_is_cut_off_keeps_every_record_before_the_cut(tmp_path: Path
 
 
 @pytest.mark.parametrize("layout", PIECES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damaged=st.sets(st.sampled_from(sorted(URLS)), min_size=1), filler=st.binary(min_size=1, max_size=50))
 def test_overwritten_pieces_are_kept_as_they_are_and_all_others_are_read(
     tmp_path: Path, layout: str, damaged: set[int], filler: bytes

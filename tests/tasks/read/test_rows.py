@@ -157,7 +157,7 @@ def test_a_failing_storage_is_an_error_and_not_damage(tmp_path: Path) -> None:
         list(parquet_records(Failing(data), 0, None, Reading("test", "a.parquet", LIMITS, keep_every_url)))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_parquet_counts_agree_with_a_bit_flipped(tmp_path: Path, at: int, bit: int) -> None:
     data = bytearray(write_parquet(tmp_path / "a.parquet", pa.Table.from_pylist(ROWS)).read_bytes())

@@ -45,7 +45,7 @@ def stream_of(data: bytes, offset: int = 0, *, chained: bool = False) -> ZstdStr
     return ZstdStream(raw(data), offset, new_decompressor(None), unbroken if chained else alone)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.binary(max_size=3000) | st.integers(0, 400_000).map(lambda n: b"ab" * n) | st.just(os.urandom(300_000)),
     level=st.sampled_from([1, 3, 19]),

@@ -45,7 +45,7 @@ lid.176, and another model has to be given with a limit of its own.
     others called English [1]       .0037   .0000   .0000   .0000    .0000     .0000    [1] the declaration's pieces
 
 so below 100 letters the likeliest language decides, and the score does not. lid.176 calls .02 to .06 of the others
-English there, whatever their length: with it, `trusted_letters=0` is the safer choice.
+English there, whatever their length, and texts without a letter: with another model the score always counts.
 
 **Mixed texts.** Up to eight windows of 200 characters, evenly spread over the whole text, are identified on their own;
 those that the model is sure of vote. In all 461 of the 495 pages that have such windows every one is English, so none
@@ -90,6 +90,7 @@ __all__ = ["MAX_CHARS", "NO_LANGUAGE", "UNDETERMINED", "LanguageRule", "identify
 
 EMBEDDED_MIN_SCORE = 0.5
 """Found for the embedded model: below are lists of products and prices."""
+EMBEDDED_TRUSTED_LETTERS = 100
 
 SURE_SCORE = 0.5
 """Likelier than all others together, by any model whose scores are probabilities."""
@@ -147,12 +148,13 @@ class LanguageRule(Rule):
     min_scores: dict[str, float] = Field(
         default_factory=dict, description="Lowest score for single languages, in place of `min_score`"
     )
-    trusted_letters: int = Field(
-        default=100,
+    trusted_letters: int | None = Field(
+        default=None,
         ge=0,
         le=1000,
         description="Letters (an ideograph is 3) from which on the score counts; a shorter text stays where a wanted"
-        " language is the likeliest, whatever its score",
+        " language is the likeliest, whatever its score. None: 100, which was found for the embedded model; 0 for"
+        " another one",
     )
     min_share: float = Field(
         default=0.5,
@@ -207,6 +209,12 @@ class LanguageRule(Rule):
         default = EMBEDDED_MIN_SCORE if self.min_score is None else self.min_score
         return self.min_scores.get(language, default)
 
+    @property
+    def num_trusted_letters(self) -> int:
+        """From which on the score counts."""
+        default = 0 if self.model else EMBEDDED_TRUSTED_LETTERS
+        return default if self.trusted_letters is None else self.trusted_letters
+
     def files(self) -> tuple[Path, ...]:
         """The fastText model; the embedded one is part of a library."""
         return model_files(self.model, None) if self.model else ()
@@ -233,6 +241,7 @@ class LanguageRule(Rule):
         """All of the decision but the limit of the score. Raises as `build`."""
         model = language_model(self.model)
         check_known(self.languages, model)
+        trusted = self.num_trusted_letters
 
         def judge(document: Document) -> Judged:
             text = beginning(document.text)
@@ -243,11 +252,11 @@ class LanguageRule(Rule):
                 drop = Drop("language_code", known.language_score, self.max_code_fraction, language)
                 return Judged(known, None, None if NO_LANGUAGE in self.languages else drop)
             known = replace(document, language=language, language_score=score)
-            letters = num_letters(text, self.trusted_letters)
-            is_short = letters < self.trusted_letters
+            letters = num_letters(text, trusted)
+            is_short = letters < trusted
             if language not in self.languages:
                 if is_short and score < SURE_SCORE:
-                    return Judged(known, None, Drop("language_short", letters, self.trusted_letters, language))
+                    return Judged(known, None, Drop("language_short", letters, trusted, language))
                 return Judged(known, None, Drop("language_other", score, self.min_score_of(language), language))
             return Judged(known, None if is_short else score, self._mixed(document.text, model))
 

@@ -44,6 +44,8 @@ _OTHER_MARKS = tuple((mark.encode(), f" {mark} ".encode()) for mark in sorted(se
 _TEXTS_A_PASS = 128
 """What many pages hold of odd characters, each of which costs a pass, every page would pay for."""
 
+_MAX_PASSES = 32
+
 _CONTROLS = bytes(range(32)).replace(b"\n", b"") + b"\x7f"
 _ASCII = bytes.maketrans(
     string.ascii_uppercase.encode() + b"123456789" + _CONTROLS,
@@ -118,7 +120,8 @@ def _marks_apart(lines: bytes) -> bytes:
 def _folded(text: str) -> bytes:
     """In UTF-8, without compatibility forms; beyond ASCII only lower-case letters and the apostrophe are left.
 
-    Of a text's characters beyond ASCII, few are different ones and fewer change: those are replaced one by one.
+    Of a text's characters beyond ASCII, few are different ones and fewer change: those are replaced one by one. Where
+    they are many, as on a page of symbols, all are looked up, which costs as much as `_MAX_PASSES` of them.
     """
     encoded = text.encode("utf-8", "surrogatepass")
     characters = _beyond_ascii(encoded)
@@ -126,9 +129,15 @@ def _folded(text: str) -> bytes:
         lines = [line if line.isascii() else unicodedata.normalize("NFKC", line) for line in text.split("\n")]
         encoded = "\n".join(lines).encode("utf-8", "surrogatepass")
         characters = _beyond_ascii(encoded)
-    for character in sorted(characters):
-        if (folded := _fold(character)) != character:
-            encoded = encoded.replace(character.encode("utf-8", "surrogatepass"), folded.encode())
+    changed = {character: folded for character in sorted(characters) if (folded := _fold(character)) != character}
+    if len(changed) > _MAX_PASSES:
+        return (
+            encoded.decode("utf-8", "surrogatepass")
+            .translate({ord(key): value for key, value in changed.items()})
+            .encode()
+        )
+    for character, folded in changed.items():
+        encoded = encoded.replace(character.encode("utf-8", "surrogatepass"), folded.encode())
     return encoded
 
 

@@ -95,6 +95,19 @@ def test_a_rule_asks_the_model_that_it_names(named: tuple[str, Path]) -> None:
     assert LanguageRule().files() == ()
 
 
+def test_of_another_model_the_score_of_a_short_text_counts(named: tuple[str, Path]) -> None:
+    """The embedded one's .5 says how short it is; fastText's says, of unknown words, how frequent the label was."""
+    name, folder = named
+    rule = LanguageRule(languages=("en", "de"), model=name, min_score=0.9)
+    with models_in(folder):
+        drop = rule.build()(document("12 34 56 78"))
+        assert isinstance(drop, Drop) and drop.reason == "language_score"
+        trusting = rule.model_copy(update={"trusted_letters": 100})
+        assert trusting.build()(document("12 34 56 78")) == Keep()
+    assert (rule.num_trusted_letters, LanguageRule().num_trusted_letters) == (0, 100)
+    assert LanguageRule(trusted_letters=7).num_trusted_letters == 7
+
+
 def test_a_language_that_the_model_does_not_know_is_refused(named: tuple[str, Path]) -> None:
     name, models = named
     with models_in(models), pytest.raises(ValueError, match=r"does not know fr; it knows de, en$"):

@@ -34,6 +34,7 @@ def said_plainly(text: str) -> str:
 @given(TEXTS)
 @example("a’'b ’’c d'’e")
 @example("HTTP://X.y/z @me’s www.WWW")
+@example("".join(f"{chr(code)}a" for code in range(0x2190, 0x2500)) + "\ud800É")  # more odd ones than passes
 def test_words_and_marks_are_what_is_said_plainly(text: str) -> None:
     assert NORMALISERS["words_and_marks"](text) == said_plainly(text)
 

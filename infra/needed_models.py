@@ -53,7 +53,11 @@ def _in_registry(store: Store, file: NeededFile) -> NeededFile:
     if parsed.sha256 not in ("", sha256):
         problem = f"{name} in MLflow's registry is another classifier: its hash is {sha256}, and not {parsed.sha256}"
         return _hopeless(file, problem)
-    origin = f"{version.name}@{version.version} in MLflow's registry, from where a run takes it"
+    registered = f"{version.name}@{version.version}"
+    (here,) = needed_files((), store, (f"{registered}#sha256={sha256}",))
+    if not here.problem:
+        return replace(here, used_by=file.used_by, reference=file.reference, origin=f"{registered}: {here.origin}")
+    origin = f"{registered} in MLflow's registry, from where a run takes it"
     licence = version.tags.get("licence", file.licence)
     return replace(file, problem="", fetchable=False, sha256=sha256, origin=origin, licence=licence)
 

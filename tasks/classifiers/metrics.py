@@ -100,11 +100,14 @@ def confusion_at(labels: BoolArray, scores: FloatArray, threshold: float) -> Con
 def average_precision(
     labels: BoolArray | Sequence[bool], scores: FloatArray | Sequence[float], seed: int = 0
 ) -> Estimate:
-    """Precision averaged over the recall, with a bootstrap's interval. Raises ValueError as `binary_report`."""
+    """Precision averaged over the recall, with a bootstrap's interval; a perfect one, which is perfect on every
+    resample, with `roc_auc`'s. Raises ValueError as `binary_report`."""
     from sklearn.metrics import average_precision_score
 
     labels, scores = checked_classes(labels, scores)
     value = float(average_precision_score(labels, scores))
+    if value == 1.0:
+        return roc_auc(labels, scores)
     return percentile_interval(value, resampled_average_precisions(labels, [scores], seed)[0])
 
 

@@ -11,7 +11,7 @@ import csv
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from glob import has_magic
 from typing import Any, BinaryIO
@@ -196,7 +196,9 @@ def _parquet_rows(path: str, handle: Any, columns: Sequence[str]) -> Iterator[tu
         raise RowError(path, number + 1, f"it can't be decoded ({error}): copy the file again") from error
 
 
-def _check_columns(path: str, row: int, columns: Sequence[str], found: Mapping[str, Any] | Sequence[str]) -> None:
+def _check_columns(path: str, row: int, columns: Sequence[str], found: Collection[str]) -> None:
     if missing := [column for column in columns if column not in found]:
         there = ", ".join(list(found)[:20]) or "none"
         raise RowError(path, row, f"there is no column {missing[0]!r}, but {there}: name one of these")
+    if twice := [column for column in columns if list(found).count(column) > 1]:
+        raise RowError(path, row, f"there are several columns {twice[0]!r}: leave one of that name")

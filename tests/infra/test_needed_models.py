@@ -66,6 +66,10 @@ def test_what_the_registry_has_is_no_problem_and_can_be_brought_before(tmp_path:
     assert not list(store.models.iterdir())
     (brought,) = fetch_missing(store, [found[version.pinned]], no_progress)
     assert brought.problem == "" and brought.name == "classifier taste"
+    (by_alias,) = needed_models(store, [], ["taste@candidate"])
+    assert (by_alias.reference, by_alias.sha256) == ("taste@candidate", bundle.sha256)
+    assert by_alias.size_bytes == brought.size_bytes == sum(file.stat().st_size for file in bundle.files())
+    assert by_alias.origin == f"taste@1: {bundle.classifier.origin}"
     (wrong,) = needed_models(store, [], [version.pinned.replace("taste@1", "taste@9")])
     assert "taste@9" in wrong.problem and "which is taste@1's" in wrong.problem and not wrong.fetchable
     (store.models / bundle.sha256 / "seen.npy").write_bytes(b"another")

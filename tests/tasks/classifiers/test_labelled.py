@@ -155,6 +155,7 @@ def broken_line(rows: list[Row]) -> bytes:
         ("x.csv", b"body,mark,from\na,1\n", {}, r"row 1: more or fewer values than the 3 columns"),
         ("x.csv", b"body,mark,from\na,1,x,y\n", {}, r"row 1: more or fewer values than the 3 columns"),
         ("x.csv", b'body,mark,from\n"a,1,x\n', {}, r"row 1: not CSV"),
+        ("x.csv", b"body,mark,from,mark\na,1,x,0\n", {}, "there are several columns 'mark': leave one"),
         ("x.parquet", b"PAR1 and nothing", {}, "no intact Parquet footer"),
         ("x.jsonl.gz", gzip.compress(jsonl(ROWS))[:-9], {}, "cut off; copy the file again"),
         ("x.jsonl.zst", COMPRESSIONS[".zst"](jsonl(ROWS))[:-2], {}, "cut off; copy the file again"),

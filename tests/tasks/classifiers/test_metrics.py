@@ -133,6 +133,14 @@ def test_average_precision_worked_by_hand() -> None:
     assert 0.4 < estimate.low <= estimate.value <= estimate.high == 1.0
 
 
+def test_a_perfect_ranking_is_not_certain() -> None:
+    """Of 79 pairs won the exact interval begins at .025 ** (1 / 79)."""
+    labels = [True] * 79 + [False] * 200
+    estimate = average_precision(labels, [0.9] * 79 + [0.1] * 200)
+    assert (estimate.value, estimate.high) == (1.0, 1.0)
+    assert estimate.low == pytest.approx(0.025 ** (1 / 79))
+
+
 def test_average_precision_is_scikit_learns() -> None:
     labels, scores = some_texts()
     estimate = average_precision(labels, scores)

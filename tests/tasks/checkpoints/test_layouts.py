@@ -283,6 +283,7 @@ def checked(folder: Path, processes: str) -> Iterator[Path]:
         finally:
             for process in context.processes:
                 process.kill()
+        (folder / "ended.json").write_text(json.dumps([process.exitcode for process in context.processes]))
     yield folder
     torch.set_num_threads(threads)
 
@@ -302,7 +303,9 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def assert_passed(folder: Path, name: str, num_processes: int) -> None:
     for rank in range(num_processes):
         file = folder / f"{name}-{rank}.json"
-        assert file.is_file(), f"process {rank} did not get to {name}"
+        assert file.is_file(), (
+            f"process {rank} did not get to {name}; they ended with {(folder / 'ended.json').read_text()}"
+        )
         found = json.loads(file.read_bytes())
         assert found == "", f"process {rank}: {found}"
 
